@@ -1,0 +1,55 @@
+# Every target is one script in scripts/; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs restart clean setup protos lock run migrate format lint types \
+        charts test test-contract test-e2e check image
+
+##@ Run the platform
+up:            ## Start everything here (MODELS=chat: fewer models; PORT_OFFSET=1000: other ports)
+	@scripts/up
+down:          ## Stop everything; data stays
+	@scripts/down
+status:        ## Show what runs
+	@scripts/status
+logs:          ## Follow the logs of one process (S=chat) or of all
+	@scripts/logs
+restart:       ## Stop and start one process (S=chat) or all
+	@scripts/restart
+clean:         ## Stop everything and delete its data
+	@scripts/clean
+
+##@ Work on it
+setup:         ## Install all that development needs into .venv
+	@scripts/setup dev
+protos:        ## Generate the messages and stubs from protos/
+	@scripts/setup dev
+	@scripts/protos
+lock:          ## Bring requirements.lock up to date with the members (ARGS=--upgrade: newest of all)
+	@scripts/lock $(ARGS)
+run:           ## Run one service in this terminal instead of the background (S=chat)
+	@scripts/run
+migrate:       ## Migrate the database of one service (S=chat)
+	@scripts/run migrate
+format:        ## Format the code
+	@scripts/format
+
+##@ Trust it
+lint:          ## Check style, imports, contracts, scripts and the Dockerfile
+	@scripts/lint
+types:         ## Check types, strictly
+	@scripts/types
+charts:        ## Lint and render the Helm charts
+	@scripts/charts
+test:          ## Run all tests, or those of one member (S=credits)
+	@scripts/test $(S)
+test-contract: ## Run the official client and every caller against the real services
+	@scripts/test contract
+test-e2e:      ## Run the journeys, against DOZEN_URL or a platform of their own
+	@scripts/test e2e
+check:         ## Run all that CI runs: lint, types, charts, test
+	@scripts/check
+image:         ## Build the container image of one service (S=chat)
+	@scripts/image
+
+help:
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
