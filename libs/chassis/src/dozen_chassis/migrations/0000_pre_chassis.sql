@@ -1,0 +1,16 @@
+-- Events that wait to be published; the relay deletes what JetStream has acknowledged.
+create table outbox (
+    id bigint generated always as identity primary key,
+    event_id uuid not null,
+    subject text not null,
+    payload bytea not null,
+    headers jsonb not null,
+    created_at timestamptz not null default now()
+);
+
+-- Events that were handled, recorded in the transaction of their effect.
+create table processed_events (
+    event_id text primary key,
+    processed_at timestamptz not null default now()
+);
+create index processed_events_processed_at on processed_events (processed_at);

@@ -1,0 +1,153 @@
+"""The outbox relay: what was committed is published, at least once and in order."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import asyncpg
+from google.protobuf.message import Message
+from prometheus_client import Counter, Gauge
+
+from dozen_chassis.events import Envelope
+from dozen_chassis.postgres import Database, Repository
+
+log = logging.getLogger(__name__)
+
+RELAYED = Counter("dozen_outbox_relayed_messages", "Outbox messages acknowledged by JetStream.")
+WAITING = Gauge("dozen_outbox_waiting_messages", "Outbox messages seen waiting at the last look.")
+
+POLL_SECONDS = 1.0
+BATCH = 200
+
+
+class Publisher(Protocol):
+    """Publishes an envelope and returns when it is stored; raises otherwise."""
+
+    async def publish(self, envelope: Envelope) -> None:
+        """Publish one envelope."""
+        ...
+
+
+class Relay:
+    """Moves messages from the outbox table to JetStream until cancelled."""
+
+    def __init__(self, database: Database, publisher: Publisher) -> None:
+        self._database = database
+        self._publisher = publisher
+
+    async def run(self) -> None:
+        """Relay as messages are committed; look every second as well, for those of a crashed process."""
+        delay = POLL_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(delay):
+                    await self._database.outbox_filled.wait()
+            except TimeoutError:
+                pass
+            self._database.outbox_filled.clear()
+            try:
+                while await self.relay_batch() == BATCH:
+                    pass
+                delay = POLL_SECONDS
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, PublishFailed) as error:
+                log.warning("outbox relay waits: %s", error)
+                delay = min(delay * 2, 10)
+
+    async def relay_batch(self) -> int:
+        """Publish the oldest messages and delete them; return how many there were.
+
+        The rows stay locked until they are deleted, so several replicas relay side by side without
+        publishing a row twice. Killed in between, the rows are published again under the same id, which
+        JetStream and the inbox of each consumer drop.
+        """
+        async with self._database.pool.acquire() as connection, connection.transaction():
+            rows = await connection.fetch(
+                "select id, event_id, subject, payload, headers from outbox order by id limit $1"
+                " for update skip locked",
+                BATCH,
+            )
+            WAITING.set(len(rows))
+            if not rows:
+                return 0
+            envelopes = [
+                Envelope(str(row["event_id"]), row["subject"], row["payload"], json.loads(row["headers"]))
+                for row in rows
+            ]
+            results = await asyncio.gather(*map(self._publisher.publish, envelopes), return_exceptions=True)
+            sent = [row["id"] for row, result in zip(rows, results, strict=True) if result is None]
+            await connection.execute("delete from outbox where id = any($1::bigint[])", sent)
+        RELAYED.inc(len(sent))
+        failures = [result for result in results if result is not None]
+        if failures:
+            raise PublishFailed(f"{len(failures)} of {len(rows)} messages: {failures[0]!r}")
+        return len(rows)
+
+
+class PublishFailed(Exception):
+    """Some messages of a batch were not acknowledged; they stay in the outbox."""
+
+
+@dataclass
+class _Waiting[Record]:
+    record: Record
+    done: asyncio.Future[None]
+
+
+class GroupCommit[Record]:
+    """Commits the records of many requests as one event.
+
+    A record is durable when `put` returns. Records that arrive while a commit runs, or within
+    `window` seconds, share the next one: a request waits a few milliseconds and costs a fraction of a
+    commit.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        event: Callable[[list[Record]], Message],
+        *,
+        window: float = 0.002,
+        most: int = 500,
+    ) -> None:
+        self._repository = repository
+        self._event = event
+        self._window = window
+        self._most = most
+        self._waiting: list[_Waiting[Record]] = []
+        self._arrived = asyncio.Event()
+
+    async def put(self, record: Record) -> None:
+        """Commit a record to the outbox; raise what the database raised if that fails."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(record, done))
+        self._arrived.set()
+        await asyncio.shield(done)
+
+    async def run(self) -> None:
+        """Commit until cancelled; commit what waits even then."""
+        try:
+            while True:
+                await self._arrived.wait()
+                await asyncio.sleep(self._window)
+                await self._commit()
+        finally:
+            while self._waiting:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        if not self._waiting:
+            self._arrived.clear()
+        try:
+            await self._repository.emit(self._event([waiting.record for waiting in group]))
+        except Exception as error:  # whatever it is belongs to those who wait
+            for waiting in group:
+                if not waiting.done.done():
+                    waiting.done.set_exception(error)
+        else:
+            for waiting in group:
+                if not waiting.done.done():
+                    waiting.done.set_result(None)

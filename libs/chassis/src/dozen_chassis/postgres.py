@@ -1,0 +1,97 @@
+"""PostgreSQL: the pool of a service, and the base of its repositories."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Self
+
+import asyncpg
+from google.protobuf.message import Message
+
+from dozen_chassis.events import Envelope
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+
+class Database:
+    """The connection pool of a service, and the signal that its outbox has something to relay."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self.pool = pool
+        self.outbox_filled = asyncio.Event()
+
+    @classmethod
+    async def open(cls, dsn: str, *, max_connections: int = 8) -> Self:
+        """Open the pool; connections are made when they are first needed."""
+        pool = asyncpg.create_pool(
+            dsn, min_size=0, max_size=max_connections, max_inactive_connection_lifetime=60, command_timeout=30
+        )
+        return cls(await pool)
+
+    async def ping(self) -> None:
+        """Raise unless the database answers."""
+        await self.pool.fetchval("select 1")
+
+    async def close(self) -> None:
+        """Close all connections, waiting a moment for those in use."""
+        try:
+            async with asyncio.timeout(5):
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
+
+
+class Repository:
+    """Base of a service's repository: its queries run on the pool, or on one connection in a transaction."""
+
+    def __init__(self, database: Database, connection: Connection | None = None) -> None:
+        self._database = database
+        self._connection = connection
+        self._emitted = False
+
+    @property
+    def db(self) -> asyncpg.Pool | Connection:
+        """Where to run a query."""
+        return self._connection or self._database.pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        """Give the same repository in one transaction; inside a transaction, a savepoint of it."""
+        if self._connection is not None:
+            async with self._connection.transaction():
+                yield self
+            return
+        async with self._database.pool.acquire() as connection:
+            async with connection.transaction():
+                scoped = type(self)(self._database, connection)
+                yield scoped
+            if scoped._emitted:
+                self._database.outbox_filled.set()
+
+    async def emit(self, event: Message, *, subject_suffix: str = "") -> None:
+        """Put an event into the outbox, to be published once this transaction has committed."""
+        envelope = Envelope.seal(event, subject_suffix)
+        await self.db.execute(
+            "insert into outbox (event_id, subject, payload, headers) values ($1, $2, $3, $4)",
+            envelope.id, envelope.subject, envelope.payload, envelope.headers_json(),
+        )  # fmt: skip
+        self._emitted = True
+        if self._connection is None:
+            self._database.outbox_filled.set()
+
+    async def first_delivery(self, event_id: str) -> bool:
+        """Record that an event is being handled; False where it already was, so that nothing is done twice."""
+        done = await self.db.fetchval(
+            "insert into processed_events (event_id) values ($1) on conflict do nothing returning true", event_id
+        )
+        return done is not None
+
+    async def forget_deliveries(self, older_than: timedelta, limit: int = 10_000) -> int:
+        """Drop records of deliveries that can no longer repeat; return how many."""
+        status: str = await self.db.execute(
+            "delete from processed_events where event_id in ("
+            "  select event_id from processed_events where processed_at < now() - $1::interval limit $2)",
+            older_than, limit,
+        )  # fmt: skip
+        return int(status.split()[-1])

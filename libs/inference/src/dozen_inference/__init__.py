@@ -1,0 +1,1 @@
+"""How services run models: the client of an inference server, and models in this process."""
