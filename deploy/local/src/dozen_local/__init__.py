@@ -1,0 +1,1 @@
+"""The whole platform on one machine: PostgreSQL, NATS, a model server and the twelve services."""

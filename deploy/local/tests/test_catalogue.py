@@ -1,0 +1,35 @@
+"""The catalogue fits the deployment."""
+
+from pathlib import Path
+
+import yaml
+
+from dozen_local.catalogue import SOURCE, write_catalogue
+
+EXAMPLE = """
+models:
+  - id: present
+    weights: json
+    deployments: [{id: one, address: "http://127.0.0.1:8110", health_url: "http://127.0.0.1:8210/health"}]
+  - id: absent
+    weights: no_such_package
+    deployments: []
+"""
+
+
+def test_ports_are_shifted_and_models_without_weights_left_out(tmp_path: Path) -> None:
+    (tmp_path / "source.yaml").write_text(EXAMPLE)
+    write_catalogue(tmp_path / "models.yaml", 1000, tmp_path / "source.yaml")
+    (model,) = yaml.safe_load((tmp_path / "models.yaml").read_text())["models"]
+    assert model == {
+        "id": "present",
+        "deployments": [
+            {"id": "one", "address": "http://127.0.0.1:9110", "health_url": "http://127.0.0.1:9210/health"}
+        ],
+    }
+
+
+def test_prices_are_whole_nano_credits() -> None:
+    for model in yaml.safe_load(SOURCE.read_text())["models"]:
+        assert model["prices"]
+        assert all(isinstance(price, int) and price > 0 for price in model["prices"].values())
