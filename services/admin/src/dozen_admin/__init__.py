@@ -1,0 +1,1 @@
+"""Shows the staff what happens on the platform, from its own read model."""

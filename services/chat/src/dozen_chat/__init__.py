@@ -1,0 +1,1 @@
+"""Answers chat completions through an inference server, and reports what they used."""

@@ -1,0 +1,1 @@
+"""Answers legacy text completions through an inference server, and reports what they used."""

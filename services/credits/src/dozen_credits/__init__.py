@@ -1,0 +1,1 @@
+"""Keeps accounts, their ledger and their usage, and charges every request once."""

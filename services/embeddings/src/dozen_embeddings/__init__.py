@@ -1,0 +1,1 @@
+"""Embeddings: turns text into vectors, and remembers the vectors by the hash of their text."""

@@ -1,0 +1,30 @@
+"""gRPC servicer of the embeddings service."""
+
+import time
+from array import array
+
+import grpc.aio
+
+from dozen.embeddings.v1.embeddings_service_pb2 import EmbedRequest, EmbedResponse, Vector
+from dozen.embeddings.v1.embeddings_service_pb2_grpc import EmbeddingsServiceServicer
+from dozen_chassis import admission
+from dozen_embeddings.service import EmbeddingsService
+
+
+class EmbeddingsServicer(EmbeddingsServiceServicer):
+    """Serves `dozen.embeddings.v1.EmbeddingsService`."""
+
+    def __init__(self, embeddings: EmbeddingsService, admission_key: bytes) -> None:
+        self._embeddings = embeddings
+        self._admission_key = admission_key
+
+    async def Embed(self, request: EmbedRequest, context: grpc.aio.ServicerContext) -> EmbedResponse:
+        """Give the vector of each input."""
+        admitted = admission.verify(
+            request.admission.headers, "POST /v1/embeddings", self._admission_key, time.time()
+        )
+        found = await self._embeddings.embed(admitted, list(request.inputs))
+        return EmbedResponse(
+            vectors=[Vector(values=array("f", embedding.vector)) for embedding in found],
+            input_tokens=sum(embedding.tokens for embedding in found),
+        )

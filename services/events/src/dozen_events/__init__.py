@@ -1,0 +1,1 @@
+"""Shows an account the public events that concern it."""

@@ -1,0 +1,1 @@
+"""Decides on every request: who asks, what it may cost and where it goes."""

@@ -1,0 +1,1 @@
+"""Images: reads the text in images, and keeps a record of each analysis."""

@@ -1,0 +1,1 @@
+"""Accepts tasks, queues them and keeps their state and results."""

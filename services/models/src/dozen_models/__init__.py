@@ -1,0 +1,1 @@
+"""Keeps the catalogue of models, their prices and deployments, and watches their health."""

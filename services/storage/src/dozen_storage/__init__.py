@@ -1,0 +1,1 @@
+"""Keeps files: their metadata in its database, their bytes in an object store."""
