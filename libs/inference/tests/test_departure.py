@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from dozen_inference.departure import ClientLeft, unless_client_leaves
 
 

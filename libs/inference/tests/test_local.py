@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+
 from dozen_inference.local import LocalModel, ModelNotInstalled, ModelNotLoaded, ModelOverloaded
 
 

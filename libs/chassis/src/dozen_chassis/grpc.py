@@ -59,7 +59,7 @@ _STATUSES = {status.value: status for status in Status}
 
 @dataclass(frozen=True)
 class GrpcService:
-    """One gRPC service to serve: the descriptor of its file, the generated `add_…_to_server` and the servicer."""
+    """One gRPC service: the descriptor of its file, the generated `add_…_to_server` and the servicer."""
 
     file: FileDescriptor
     add: Callable[[Any, Any], None]
@@ -81,7 +81,7 @@ class RemoteError(ServiceError):
         self.code = code  # type: ignore[misc]
 
 
-class _EdgeInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class _EdgeInterceptor(grpc.aio.ServerInterceptor):
     """Checks the caller's token, continues the trace and renders errors for every method."""
 
     def __init__(self, key: bytes) -> None:
@@ -95,10 +95,18 @@ class _EdgeInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler
         if handler.response_streaming:
             wrapped: Any = self._streaming(handler.unary_stream or handler.stream_stream, details.method)
-            make = grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
+            make = (
+                grpc.unary_stream_rpc_method_handler
+                if handler.unary_stream
+                else grpc.stream_stream_rpc_method_handler
+            )
         else:
             wrapped = self._unary(handler.unary_unary or handler.stream_unary, details.method)
-            make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_unary_rpc_method_handler
+            make = (
+                grpc.unary_unary_rpc_method_handler
+                if handler.unary_unary
+                else grpc.stream_unary_rpc_method_handler
+            )
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
     def _unary(self, method: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:
@@ -161,7 +169,9 @@ async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> NoRetur
     await context.abort(code, error.message)
 
 
-async def start_grpc(host: str, port: int, key: bytes, services: Sequence[GrpcService]) -> tuple[grpc.aio.Server, int]:
+async def start_grpc(
+    host: str, port: int, key: bytes, services: Sequence[GrpcService]
+) -> tuple[grpc.aio.Server, int]:
     """Start the gRPC server with health and reflection; return it with the port it listens on."""
     server = grpc.aio.server(
         interceptors=[_EdgeInterceptor(key)],
@@ -180,35 +190,43 @@ async def start_grpc(host: str, port: int, key: bytes, services: Sequence[GrpcSe
     return server, bound
 
 
-class _CallerInterceptor(
-    grpc.aio.UnaryUnaryClientInterceptor,  # type: ignore[misc]
-    grpc.aio.UnaryStreamClientInterceptor,  # type: ignore[misc]
-    grpc.aio.StreamUnaryClientInterceptor,  # type: ignore[misc]
-):
-    """Adds the caller's token, request id and trace to every call."""
+class _Caller:
+    """Adds the caller's token, request id and trace to the calls of one kind."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
-    async def _intercept(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        metadata = [
-            *(details.metadata or ()),
-            ("authorization", f"Bearer {self._token}"),
-            *current_trace_headers().items(),
-        ]
+    async def intercept(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        added = {"authorization": f"Bearer {self._token}", **current_trace_headers()}
         if identifier := request_id.get():
-            metadata.append(("x-request-id", identifier))
-        return await continuation(details._replace(metadata=grpc.aio.Metadata(*metadata)), request)
+            added["x-request-id"] = identifier
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *added.items())
+        return await continuation(
+            grpc.aio.ClientCallDetails(
+                details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
+            ),
+            request,
+        )
 
-    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = _intercept
+
+# A class for each kind of call: gRPC takes an interceptor for the first kind it finds it to be of.
+class _UnaryUnaryCaller(_Caller, grpc.aio.UnaryUnaryClientInterceptor):
+    intercept_unary_unary: Any = _Caller.intercept
+
+
+class _UnaryStreamCaller(_Caller, grpc.aio.UnaryStreamClientInterceptor):
+    intercept_unary_stream: Any = _Caller.intercept
+
+
+class _StreamUnaryCaller(_Caller, grpc.aio.StreamUnaryClientInterceptor):
+    intercept_stream_unary: Any = _Caller.intercept
 
 
 def open_channel(address: str, token: str) -> grpc.aio.Channel:
     """Open a channel to another service, as the caller that the token names."""
-    interceptor = _CallerInterceptor(token)
     return grpc.aio.insecure_channel(
         address,
-        interceptors=[interceptor],
+        interceptors=[_UnaryUnaryCaller(token), _UnaryStreamCaller(token), _StreamUnaryCaller(token)],
         options=[
             ("grpc.service_config", _SERVICE_CONFIG),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -231,4 +249,6 @@ def remote_errors() -> Any:
                     code = info.reason or None
         if code is None and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise DependencyUnavailable() from error
-        raise RemoteError(_STATUSES.get(error.code().value[0], Status.UNKNOWN), code, error.details() or "") from error
+        raise RemoteError(
+            _STATUSES.get(error.code().value[0], Status.UNKNOWN), code, error.details() or ""
+        ) from error

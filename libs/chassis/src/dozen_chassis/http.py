@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,7 +92,9 @@ class RequestContext:
                 path = scope["path"]
                 if self._admission_key is not None and path.startswith("/v1/"):
                     operation = f"{scope['method']} {path}"
-                    scope["admission"] = admission.verify(headers, operation, self._admission_key, time.time())
+                    scope["admission"] = admission.verify(
+                        headers, operation, self._admission_key, time.time()
+                    )
                 await self._app(scope, self._limited(receive, headers, path), send_with_id)
             except ServiceError as error:
                 if status:  # the response has begun: all that is left is to cut it
@@ -107,7 +110,9 @@ class RequestContext:
             request_id.reset(token)
 
     def _limited(self, receive: Receive, headers: dict[str, str], path: str) -> Receive:
-        limit = next((limit for prefix, limit in self._body_limits if path.startswith(prefix)), self._max_body_bytes)
+        limit = next(
+            (limit for prefix, limit in self._body_limits if path.startswith(prefix)), self._max_body_bytes
+        )
         error = BodyTooLarge(f"The request body is larger than {limit} bytes.")
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
@@ -187,7 +192,7 @@ def create_http(
     admission_key: bytes | None = None,
     max_body_bytes: int = 4 * 1024 * 1024,
     body_limits: Sequence[tuple[str, int]] = (),
-    middleware: Sequence[tuple[type, dict[str, Any]]] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
     """Build the ASGI app of a service.
 
@@ -205,8 +210,8 @@ def create_http(
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
-    for added, options in middleware:
-        app.add_middleware(added, **options)
+    for added in middleware:
+        app.add_middleware(added.cls, *added.args, **added.kwargs)
     app.add_middleware(
         RequestContext, admission_key=admission_key, max_body_bytes=max_body_bytes, body_limits=body_limits
     )

@@ -37,7 +37,9 @@ async def migrate(dsn: str, directory: Path, phase: str = "all") -> list[str]:
     files = sorted([*_CHASSIS.glob("*.sql"), *directory.glob("*.sql")], key=lambda file: file.name)
     for file in files:
         if not FILE_NAME.match(file.name):
-            raise MigrationError(f"{file.name}: a migration is named NNNN_pre_what.sql or NNNN_post_what.sql.")
+            raise MigrationError(
+                f"{file.name}: a migration is named NNNN_pre_what.sql or NNNN_post_what.sql."
+            )
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute("select pg_advisory_lock($1)", _LOCK)
@@ -45,14 +47,19 @@ async def migrate(dsn: str, directory: Path, phase: str = "all") -> list[str]:
             "create table if not exists migrations ("
             " name text primary key, sha256 text not null, applied_at timestamptz not null default now())"
         )
-        known = {row["name"]: row["sha256"] for row in await connection.fetch("select name, sha256 from migrations")}
+        known = {
+            row["name"]: row["sha256"]
+            for row in await connection.fetch("select name, sha256 from migrations")
+        }
         applied = []
         for file in files:
             sql = file.read_text()
             digest = hashlib.sha256(sql.encode()).hexdigest()
             if file.name in known:
                 if known[file.name] != digest:
-                    raise MigrationError(f"{file.name} was changed after it was applied; add a new one instead.")
+                    raise MigrationError(
+                        f"{file.name} was changed after it was applied; add a new one instead."
+                    )
             elif phase in ("all", file.name.split("_")[1]):
                 await _apply(connection, file.name, sql, digest)
                 applied.append(file.name)
@@ -68,7 +75,7 @@ async def _apply(connection: asyncpg.Connection, name: str, sql: str, digest: st
         await connection.execute(record, name, digest)
         return
     async with connection.transaction():
-        # A migration that would wait behind running queries gives up instead of blocking all that queue behind it.
+        # Instead of waiting behind running queries, with all others queueing behind it, it gives up.
         await connection.execute("set local lock_timeout = '4s'; set local statement_timeout = '5s'")
         await connection.execute(sql)
         await connection.execute(record, name, digest)

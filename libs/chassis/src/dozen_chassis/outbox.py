@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import asyncpg
 from google.protobuf.message import Message
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 RELAYED = Counter("dozen_outbox_relayed_messages", "Outbox messages acknowledged by JetStream.")
 WAITING = Gauge("dozen_outbox_waiting_messages", "Outbox messages seen waiting at the last look.")
+
+Record = TypeVar("Record")
 
 POLL_SECONDS = 1.0
 BATCH = 200
@@ -52,7 +54,13 @@ class Relay:
                 while await self.relay_batch() == BATCH:
                     pass
                 delay = POLL_SECONDS
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, PublishFailed) as error:
+            except (
+                OSError,
+                TimeoutError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                PublishFailed,
+            ) as error:
                 log.warning("outbox relay waits: %s", error)
                 delay = min(delay * 2, 10)
 
@@ -91,12 +99,12 @@ class PublishFailed(Exception):
 
 
 @dataclass
-class _Waiting[Record]:
+class _Waiting(Generic[Record]):
     record: Record
     done: asyncio.Future[None]
 
 
-class GroupCommit[Record]:
+class GroupCommit(Generic[Record]):
     """Commits the records of many requests as one event.
 
     A record is durable when `put` returns. Records that arrive while a commit runs, or within

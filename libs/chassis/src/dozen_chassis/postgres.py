@@ -1,6 +1,7 @@
 """PostgreSQL: the pool of a service, and the base of its repositories."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,14 +12,19 @@ from google.protobuf.message import Message
 
 from dozen_chassis.events import Envelope
 
+log = logging.getLogger(__name__)
+
+_RECONNECT_SECONDS = 0.5
+
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
 class Database:
     """The connection pool of a service, and the signal that its outbox has something to relay."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
         self.pool = pool
+        self._dsn = dsn
         self.outbox_filled = asyncio.Event()
 
     @classmethod
@@ -27,11 +33,33 @@ class Database:
         pool = asyncpg.create_pool(
             dsn, min_size=0, max_size=max_connections, max_inactive_connection_lifetime=60, command_timeout=30
         )
-        return cls(await pool)
+        return cls(await pool, dsn)
 
     async def ping(self) -> None:
         """Raise unless the database answers."""
         await self.pool.fetchval("select 1")
+
+    async def listen(self, channel: str) -> AsyncIterator[str | None]:
+        """Give what is notified on a channel, by any replica, without end.
+
+        None comes first, and again after each lost connection: notifications may have been missed, and
+        what they tell of has to be read anew.
+        """
+        while True:
+            try:
+                connection = await asyncpg.connect(self._dsn, timeout=5)
+                payloads: asyncio.Queue[str | None] = asyncio.Queue()
+                connection.add_termination_listener(lambda _, lost=payloads: lost.put_nowait(None))
+                try:
+                    await connection.add_listener(channel, lambda *heard, q=payloads: q.put_nowait(heard[3]))
+                    yield None
+                    while (payload := await payloads.get()) is not None:
+                        yield payload
+                finally:
+                    connection.terminate()
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("not listening to '%s': %r", channel, error)
+            await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def close(self) -> None:
         """Close all connections, waiting a moment for those in use."""
@@ -48,7 +76,7 @@ class Repository:
     def __init__(self, database: Database, connection: Connection | None = None) -> None:
         self._database = database
         self._connection = connection
-        self._emitted = False
+        self.emitted = False
 
     @property
     def db(self) -> asyncpg.Pool | Connection:
@@ -66,7 +94,7 @@ class Repository:
             async with connection.transaction():
                 scoped = type(self)(self._database, connection)
                 yield scoped
-            if scoped._emitted:
+            if scoped.emitted:
                 self._database.outbox_filled.set()
 
     async def emit(self, event: Message, *, subject_suffix: str = "") -> None:
@@ -76,14 +104,19 @@ class Repository:
             "insert into outbox (event_id, subject, payload, headers) values ($1, $2, $3, $4)",
             envelope.id, envelope.subject, envelope.payload, envelope.headers_json(),
         )  # fmt: skip
-        self._emitted = True
+        self.emitted = True
         if self._connection is None:
             self._database.outbox_filled.set()
 
+    async def notify(self, channel: str, payload: str) -> None:
+        """Tell all who listen to a channel, in every replica, once this transaction has committed."""
+        await self.db.execute("select pg_notify($1, $2)", channel, payload)
+
     async def first_delivery(self, event_id: str) -> bool:
-        """Record that an event is being handled; False where it already was, so that nothing is done twice."""
+        """Record that an event is being handled; False where it already was, and nothing is to be done."""
         done = await self.db.fetchval(
-            "insert into processed_events (event_id) values ($1) on conflict do nothing returning true", event_id
+            "insert into processed_events (event_id) values ($1) on conflict do nothing returning true",
+            event_id,
         )
         return done is not None
 

@@ -18,6 +18,9 @@ class ServiceSettings(BaseSettings):
     grpc_key: SecretStr = Field(description="Hex key that tokens of gRPC callers are verified with.")
     postgres_dsn: SecretStr = Field(description="Connection string of this service's own database.")
     nats_url: SecretStr = Field(description="NATS server, with this service's user and password.")
+    nats_replicas: int = Field(
+        1, description="Copies that NATS keeps of this service's events; 3 in a cluster."
+    )
     log_level: str = Field("INFO", description="Lowest level that is logged.")
     otlp_endpoint: str | None = Field(None, description="OTLP/HTTP collector for traces; none sends none.")
     shutdown_seconds: float = Field(30, description="How long running work may take to finish at shutdown.")

@@ -13,7 +13,9 @@ tracer = trace.get_tracer("dozen")
 
 def configure_tracing(service: str, otlp_endpoint: str | None) -> TracerProvider:
     """Install the tracer provider; spans are exported only where there is a collector to take them."""
-    provider = TracerProvider(resource=Resource.create({"service.name": service, "service.namespace": "dozen"}))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service, "service.namespace": "dozen"})
+    )
     if otlp_endpoint:
         # Imported here because the exporter costs 10 MB that a process without a collector can save.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

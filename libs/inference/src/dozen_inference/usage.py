@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.admission import Admission
 
@@ -23,3 +24,8 @@ def usage_record(
     )
     record.finished_at.GetCurrentTime()
     return record
+
+
+def usage_reported(records: list[UsageRecord]) -> UsageReported:
+    """Give the event that carries the records of many requests."""
+    return UsageReported(records=records)

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -56,6 +57,24 @@ async def nats_client(nats_server: NatsServer) -> AsyncIterator[Client]:
     """A client that may say and hear everything; all streams are deleted after the test."""
     async with observer(nats_server) as client:
         yield client
+
+
+@pytest.fixture
+def base_settings(
+    postgres_dsn: str, nats_server: NatsServer, signer: Signer, service_package: str | None
+) -> dict[str, Any]:
+    """Settings of a service in this process: free ports, real servers, the signer's admission key."""
+    return {
+        "http_host": "127.0.0.1",
+        "http_port": 0,
+        "grpc_host": "127.0.0.1",
+        "grpc_port": 0,
+        "grpc_key": secrets.token_hex(32),
+        "admission_key": signer.key.hex(),
+        "postgres_dsn": postgres_dsn,
+        "nats_url": nats_server.url((service_package or "dozen_observer").removeprefix("dozen_")),
+        "shutdown_seconds": 5,
+    }
 
 
 @pytest.fixture

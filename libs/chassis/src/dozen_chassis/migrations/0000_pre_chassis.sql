@@ -14,3 +14,13 @@ create table processed_events (
     processed_at timestamptz not null default now()
 );
 create index processed_events_processed_at on processed_events (processed_at);
+
+-- Events that could not be handled, set aside for people to look at.
+create table dead_letters (
+    event_id text primary key,
+    subject text not null,
+    payload bytea not null,
+    error text not null,
+    attempts integer not null,
+    created_at timestamptz not null default now()
+);

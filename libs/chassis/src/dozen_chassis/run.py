@@ -1,0 +1,179 @@
+"""The life of a service's process: settings, servers, signals and an orderly end."""
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from dozen_chassis.app import App, Resources
+from dozen_chassis.consumer import Consumer
+from dozen_chassis.grpc import start_grpc
+from dozen_chassis.health import Health, health_router
+from dozen_chassis.http import create_http
+from dozen_chassis.logging import configure_logging
+from dozen_chassis.migrate import migrate, migrations_directory
+from dozen_chassis.settings import ServiceSettings
+from dozen_chassis.telemetry import configure_tracing
+
+log = logging.getLogger(__name__)
+
+AnySettings = TypeVar("AnySettings", bound=ServiceSettings)
+CreateApp = Callable[[AnySettings, Resources], Awaitable[App]]
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the pools of our clients keep a connection, so that none is closed under a request."""
+
+
+def run(create_app: CreateApp[AnySettings], settings_class: type[AnySettings]) -> None:
+    """Run the command line of a service: serve, or migrate its database."""
+    package = create_app.__module__.split(".")[0]
+    service = package.removeprefix("dozen_")
+    parser = argparse.ArgumentParser(prog=package, description=sys.modules[package].__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="serve until terminated (the default)")
+    migration = commands.add_parser("migrate", help="apply what is new of the migrations")
+    migration.add_argument("--phase", choices=["pre", "post", "all"], default="all")
+    arguments = parser.parse_args()
+    try:
+        settings = settings_class()
+    except ValidationError as error:
+        missing = [f"DOZEN_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        sys.exit("\n".join([f"{package} cannot start; its settings are not valid:", *missing]))
+    configure_logging(service, settings.log_level)
+    if arguments.command == "migrate":
+        dsn, directory = settings.postgres_dsn.get_secret_value(), migrations_directory(package)
+        for name in asyncio.run(migrate(dsn, directory, arguments.phase)):
+            log.info("applied %s", name)
+        return
+    uvloop.run(_serve(service, create_app, settings))
+
+
+async def _serve(service: str, create_app: CreateApp[AnySettings], settings: AnySettings) -> None:
+    tracing = configure_tracing(service, settings.otlp_endpoint)
+    terminated = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, terminated.set)
+    try:
+        async with serving(service, create_app, settings) as server:
+            log.info("serving", extra={"http": server.http_port, "grpc": server.grpc_port})
+            # Start-up's objects live for ever; skipping them keeps collections short (p99: 28 to 5 ms).
+            gc.collect()
+            gc.freeze()
+            ended = asyncio.ensure_future(terminated.wait())
+            await asyncio.wait((ended, server.failed), return_when=asyncio.FIRST_COMPLETED)
+            log.info("stopping")
+            if server.failed.done():
+                server.failed.result()
+    finally:
+        tracing.shutdown()
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A service that takes traffic."""
+
+    http_port: int
+    grpc_port: int
+    failed: "asyncio.Future[None]"
+    """Holds an exception once the service cannot go on."""
+
+
+@asynccontextmanager
+async def serving(
+    service: str, create_app: CreateApp[AnySettings], settings: AnySettings
+) -> AsyncIterator[Serving]:
+    """Serve a service for the block; then let what runs finish, for `shutdown_seconds` at most."""
+    resources = Resources(service, Health(service))
+    stopping = resources.health.stopping
+    try:
+        app = await create_app(settings, resources)
+        consumers = [
+            asyncio.create_task(consumer.run(stopping), name=consumer.durable)
+            for consumer in _consumers(app, resources)
+        ]
+        try:
+            async with _http(app, settings, resources) as http_port, _grpc(app, settings) as grpc_port:
+                for consumer in consumers:
+                    resources.watch(consumer)
+                resources.health.started = True
+                try:
+                    yield Serving(http_port, grpc_port, resources.failed)
+                finally:
+                    stopping.set()
+        finally:
+            stopping.set()
+            if consumers:
+                _, late = await asyncio.wait(consumers, timeout=settings.shutdown_seconds)
+                for consumer in late:
+                    consumer.cancel()
+    finally:
+        await resources.close()
+
+
+def _consumers(app: App, resources: Resources) -> list[Consumer]:
+    if not app.subscriptions:
+        return []
+    bus, database = resources.bus, resources.database
+    assert bus is not None, "a service that takes events opens JetStream"
+    assert database is not None, "a service that takes events opens its database"
+    return [Consumer(resources.service, subscription, bus, database) for subscription in app.subscriptions]
+
+
+@asynccontextmanager
+async def _grpc(app: App, settings: ServiceSettings) -> AsyncIterator[int]:
+    key = bytes.fromhex(settings.grpc_key.get_secret_value())
+    server, port = await start_grpc(settings.grpc_host, settings.grpc_port, key, app.grpc)
+    try:
+        yield port
+    finally:
+        await server.stop(settings.shutdown_seconds)
+
+
+@asynccontextmanager
+async def _http(app: App, settings: ServiceSettings, resources: Resources) -> AsyncIterator[int]:
+    http = create_http(
+        resources.service,
+        [health_router(resources.health), *app.routers],
+        plain_routes=app.plain_routes,
+        admission_key=app.admission_key,
+        max_body_bytes=settings.max_body_bytes,
+        body_limits=app.body_limits,
+        middleware=app.middleware,
+    )
+    config = uvicorn.Config(
+        http,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds),
+    )
+    with socket.create_server((settings.http_host, settings.http_port), backlog=2048) as listener:
+        server = _HttpServer(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+        resources.watch(task)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn in a process whose signals are ours to handle."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

