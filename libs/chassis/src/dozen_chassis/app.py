@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import grpc.aio
 from fastapi import APIRouter
-from google.protobuf.message import Message
 from pydantic import SecretStr
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
@@ -41,6 +40,8 @@ class App:
     middleware: Sequence[Middleware] = ()
     admission_key: bytes | None = None
     """Given, every path under `/v1/` needs the gateway's admission."""
+    takes_request_ids: bool = True
+    """False where clients call directly: they do not choose the id under which a request is charged."""
     body_limits: Sequence[tuple[str, int]] = ()
     """Limits in bytes for path prefixes whose bodies may be larger, or must be smaller, than the rest."""
     grpc: Sequence[GrpcService] = ()
@@ -80,11 +81,9 @@ class Resources:
             self.background("outbox", Relay(self.database, self.bus).run())
         return self.bus
 
-    def group_commit(
-        self, repository: Repository, event: Callable[[list[Record]], Message]
-    ) -> GroupCommit[Record]:
-        """Commit the records of many requests as one event; what waits at the end is still committed."""
-        commits = GroupCommit(repository, event)
+    def group_commit(self, write: Callable[[list[Record]], Awaitable[None]]) -> GroupCommit[Record]:
+        """Write the records of many requests together; what waits at the end is still written."""
+        commits = GroupCommit(write)
         self.background("group commit", commits.run())
         return commits
 

@@ -53,18 +53,24 @@ Admitted = Annotated[Admission, Depends(admitted)]
 class RequestContext:
     """ASGI middleware: gives each request its id, admission, body limit, log line and metrics.
 
-    Paths under `/v1/` need the gateway's admission when `admission_key` is given. `on_error` is what a
-    plain ASGI route or this middleware answers with when a `ServiceError` reaches it.
+    Paths under `/v1/` need the gateway's admission when `admission_key` is given. Unless
+    `takes_request_ids`, the `x-request-id` of a caller is replaced by one of ours.
     """
 
     def __init__(
-        self, app: ASGIApp, *, admission_key: bytes | None, max_body_bytes: int,
+        self,
+        app: ASGIApp,
+        *,
+        admission_key: bytes | None,
+        max_body_bytes: int,
         body_limits: Sequence[tuple[str, int]] = (),
-    ) -> None:  # fmt: skip
+        takes_request_ids: bool = True,
+    ) -> None:
         self._app = app
         self._admission_key = admission_key
         self._max_body_bytes = max_body_bytes
         self._body_limits = body_limits
+        self._takes_request_ids = takes_request_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -73,7 +79,7 @@ class RequestContext:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         identifier = headers.get("x-request-id", "")
-        if not _REQUEST_ID.match(identifier):
+        if not self._takes_request_ids or not _REQUEST_ID.match(identifier):
             identifier = new_request_id()
         scope["request_id"] = identifier
         token = request_id.set(identifier)
@@ -192,6 +198,7 @@ def create_http(
     admission_key: bytes | None = None,
     max_body_bytes: int = 4 * 1024 * 1024,
     body_limits: Sequence[tuple[str, int]] = (),
+    takes_request_ids: bool = True,
     middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
     """Build the ASGI app of a service.
@@ -213,7 +220,11 @@ def create_http(
     for added in middleware:
         app.add_middleware(added.cls, *added.args, **added.kwargs)
     app.add_middleware(
-        RequestContext, admission_key=admission_key, max_body_bytes=max_body_bytes, body_limits=body_limits
+        RequestContext,
+        admission_key=admission_key,
+        max_body_bytes=max_body_bytes,
+        body_limits=body_limits,
+        takes_request_ids=takes_request_ids,
     )
     # Last, so that its span is the outermost layer and every log line has a trace id.
     FastAPIInstrumentor.instrument_app(

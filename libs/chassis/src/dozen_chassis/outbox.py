@@ -3,16 +3,15 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import asyncpg
-from google.protobuf.message import Message
 from prometheus_client import Counter, Gauge
 
 from dozen_chassis.events import Envelope
-from dozen_chassis.postgres import Database, Repository
+from dozen_chassis.postgres import Database
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class _Waiting(Generic[Record]):
 
 
 class GroupCommit(Generic[Record]):
-    """Commits the records of many requests as one event.
+    """Commits the records of many requests together.
 
     A record is durable when `put` returns. Records that arrive while a commit runs, or within
     `window` seconds, share the next one: a request waits a few milliseconds and costs a fraction of a
@@ -114,21 +113,19 @@ class GroupCommit(Generic[Record]):
 
     def __init__(
         self,
-        repository: Repository,
-        event: Callable[[list[Record]], Message],
+        write: Callable[[list[Record]], Awaitable[None]],
         *,
         window: float = 0.002,
         most: int = 500,
     ) -> None:
-        self._repository = repository
-        self._event = event
+        self._write = write
         self._window = window
         self._most = most
         self._waiting: list[_Waiting[Record]] = []
         self._arrived = asyncio.Event()
 
     async def put(self, record: Record) -> None:
-        """Commit a record to the outbox; raise what the database raised if that fails."""
+        """Make a record durable, even where the caller is cancelled meanwhile; raise what `write` does."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(record, done))
         self._arrived.set()
@@ -150,7 +147,7 @@ class GroupCommit(Generic[Record]):
         if not self._waiting:
             self._arrived.clear()
         try:
-            await self._repository.emit(self._event([waiting.record for waiting in group]))
+            await self._write([waiting.record for waiting in group])
         except Exception as error:  # whatever it is belongs to those who wait
             for waiting in group:
                 if not waiting.done.done():

@@ -147,6 +147,7 @@ async def _http(app: App, settings: ServiceSettings, resources: Resources) -> As
         [health_router(resources.health), *app.routers],
         plain_routes=app.plain_routes,
         admission_key=app.admission_key,
+        takes_request_ids=app.takes_request_ids,
         max_body_bytes=settings.max_body_bytes,
         body_limits=app.body_limits,
         middleware=app.middleware,

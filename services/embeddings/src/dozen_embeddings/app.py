@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 
+from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen.embeddings.v1 import embeddings_service_pb2, embeddings_service_pb2_grpc
 from dozen_chassis.app import App, Resources
 from dozen_chassis.grpc import GrpcService
+from dozen_chassis.outbox import GroupCommit
 from dozen_embeddings import routes
 from dozen_embeddings.repository import EmbeddingsRepository
 from dozen_embeddings.service import EmbeddingsService, Encoder
@@ -22,7 +24,9 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     database = await stack.postgres(settings.postgres_dsn)
     stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
     repository = EmbeddingsRepository(database)
-    usage = stack.group_commit(repository, usage_reported)
+    usage: GroupCommit[UsageRecord] = stack.group_commit(
+        lambda records: repository.emit(usage_reported(records))
+    )
     model = LocalModel(
         MODEL,
         lambda: _load_encoder(settings.model_threads),
