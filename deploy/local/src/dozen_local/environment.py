@@ -11,8 +11,7 @@ from dozen_local.layout import HOST, SERVICES, Layout
 
 CALLS = {
     "gateway": ("credits",),
-    "jobs": ("gateway", "storage"),
-    "admin": ("credits", "gateway", "jobs", "models"),
+    "jobs": ("gateway",),
 }
 """Which service calls which over gRPC."""
 
