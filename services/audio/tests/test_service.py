@@ -19,7 +19,8 @@ from dozen_audio.domain import (
     TranscriptionRecord,
 )
 from dozen_audio.errors import InvalidInput, InvalidSpeed, LanguageNotSupported, VoiceNotFound
-from dozen_audio.service import AudioService, Speaker, Transcriber
+from dozen_audio.repository import AudioRepository
+from dozen_audio.service import AudioService, Records, Speaker, Transcriber
 from dozen_chassis.admission import Admission
 from dozen_inference.local import LocalModel, ModelOverloaded
 
@@ -41,12 +42,12 @@ class FakeTranscriber:
 
 
 class FakeSpeaker:
-    """A sentence sounds as it is written."""
+    """A sentence sounds as it is written, in ASCII."""
 
     def speak(self, text: str, audio_format: AudioFormat, speed: float) -> Iterator[Spoken]:
         for sentence in text.split(" "):
-            yield Spoken(sentence.encode(), len(sentence))
-        yield Spoken(b"", 0)
+            if sentence.isascii():
+                yield Spoken(sentence.encode(), len(sentence))
 
 
 @dataclass
@@ -78,6 +79,13 @@ class FakeRecords:
 @pytest.fixture
 def records() -> FakeRecords:
     return FakeRecords()
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])
+def kept(request: pytest.FixtureRequest, records: FakeRecords) -> Records:
+    if request.param == "memory":
+        return records
+    return AudioRepository(request.getfixturevalue("database"))
 
 
 @pytest.fixture
@@ -123,6 +131,17 @@ async def test_speech_comes_in_pieces_and_is_charged_by_its_characters(
     assert [dict(record.quantities) for record in records.usage] == [{"characters": 13}]
 
 
+async def test_the_first_record_of_a_request_is_kept(kept: Records) -> None:
+    async with kept.transaction() as records:
+        assert await records.add_transcription(TranscriptionRecord("req_1", "acme", "ear", 2000))
+        assert await records.add_speech(SpeechRecord("req_1", "acme", "mouth", "heart", "mp3", 12))
+    async with kept.transaction() as records:
+        assert not await records.add_transcription(TranscriptionRecord("req_1", "acme", "ear", 1))
+        assert not await records.add_speech(SpeechRecord("req_1", "acme", "mouth", "heart", "wav", 1))
+        assert await records.add_transcription(TranscriptionRecord("req_2", "acme", "ear", 1))
+        assert await records.add_speech(SpeechRecord("req_2", "acme", "mouth", "heart", "wav", 1))
+
+
 async def test_a_client_that_leaves_is_charged_for_what_was_spoken(
     audio: AudioService[str], records: FakeRecords, admission: Admission
 ) -> None:
@@ -149,6 +168,7 @@ async def test_a_client_that_leaves_makes_room_for_the_next(
     [
         (speech(text=""), InvalidInput),
         (speech(text=" ?! "), InvalidInput),
+        (speech(text="中文"), InvalidInput),
         (speech(text="a" * 4097), InvalidInput),
         (speech(voice="nobody"), VoiceNotFound),
         (speech(speed=5), InvalidSpeed),

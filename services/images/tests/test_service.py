@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 from google.protobuf.message import Message
@@ -11,7 +12,8 @@ from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.admission import Admission
 from dozen_images.domain import Analysis, Reading, TextLine
 from dozen_images.errors import UnreadableImage
-from dozen_images.service import ImagesService, Reader
+from dozen_images.repository import ImagesRepository
+from dozen_images.service import ImagesService, Reader, Records
 from dozen_inference.local import LocalModel
 
 
@@ -50,12 +52,32 @@ def records() -> FakeRecords:
     return FakeRecords()
 
 
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])
+def kept(request: pytest.FixtureRequest, records: FakeRecords) -> Records:
+    if request.param == "memory":
+        return records
+    return ImagesRepository(request.getfixturevalue("database"))
+
+
 @pytest.fixture
 async def service(records: FakeRecords) -> AsyncIterator[ImagesService[str]]:
     model: LocalModel[Reader[str]] = LocalModel("fake", FakeReader, packages=[], most_requests=1)
     await model.load()
     yield ImagesService(model, records)
     model.close()
+
+
+async def test_the_first_analysis_of_a_request_is_kept(kept: Records) -> None:
+    reading = Reading(4, 3, [])
+    first, again, other = (
+        Analysis(name, request, "acme", "pp-ocrv6", reading, datetime.now(UTC))
+        for name, request in (("imga_1", "req_1"), ("imga_2", "req_1"), ("imga_3", "req_2"))
+    )
+    async with kept.transaction() as records:
+        assert await records.add(first)
+    async with kept.transaction() as records:
+        assert not await records.add(again)
+        assert await records.add(other)
 
 
 async def test_an_image_is_read_recorded_and_charged(

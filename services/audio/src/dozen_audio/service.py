@@ -54,7 +54,7 @@ class Speaker(Protocol):
     """The text-to-speech model; its methods block."""
 
     def speak(self, text: str, audio_format: AudioFormat, speed: float) -> Iterator[Spoken]:
-        """Give the audio of each sentence as soon as it is spoken."""
+        """Give the audio of each sentence as soon as it is spoken; nothing where none can be said."""
         ...
 
 
@@ -143,6 +143,8 @@ class AudioService(Generic[Samples]):
                     characters += piece.characters
                     if piece.audio:
                         yield piece.audio
+                if not characters:
+                    raise InvalidInput(param="input")
                 characters = len(request.text)
             finally:
                 if characters:

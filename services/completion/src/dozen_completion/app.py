@@ -1,0 +1,54 @@
+"""Composition root of the completion service."""
+
+from datetime import timedelta
+
+from dozen.completion.v1 import completion_service_pb2, completion_service_pb2_grpc
+from dozen_chassis.app import App, Resources
+from dozen_chassis.grpc import GrpcService
+from dozen_chassis.outbox import GroupCommit
+from dozen_completion import routes
+from dozen_completion.repository import RequestRepository
+from dozen_completion.service import PATH, CompletionService
+from dozen_completion.servicer import CompletionServicer
+from dozen_completion.settings import Settings
+from dozen_inference.generation import Generator
+from dozen_inference.outcome import Outcome
+from dozen_inference.upstream import Upstream
+
+
+async def create_app(settings: Settings, stack: Resources) -> App:
+    """Build the service."""
+    database = await stack.postgres(settings.postgres_dsn)
+    stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
+    requests = RequestRepository(database)
+    log: GroupCommit[Outcome] = stack.group_commit(requests.record)
+    upstream = await stack.enter(
+        Upstream.open(
+            settings.inference_url,
+            connect_seconds=settings.connect_seconds,
+            idle_seconds=settings.idle_seconds,
+        )
+    )
+    stack.ping("inference", upstream.ping, optional=True)
+    generator = Generator(
+        upstream,
+        PATH,
+        "text_completion",
+        most_requests=settings.max_requests,
+        first_byte_seconds=settings.first_byte_seconds,
+        answer_seconds=settings.answer_seconds,
+    )
+    completion = CompletionService(generator, requests, log, most_choices=settings.max_choices)
+    stack.every("forget requests", timedelta(hours=1), lambda: completion.forget(settings.log_retention))
+    admission_key = bytes.fromhex(settings.admission_key.get_secret_value())
+    return App(
+        plain_routes=routes.routes(completion),
+        admission_key=admission_key,
+        grpc=[
+            GrpcService(
+                completion_service_pb2.DESCRIPTOR,
+                completion_service_pb2_grpc.add_CompletionServiceServicer_to_server,
+                CompletionServicer(completion, admission_key),
+            )
+        ],
+    )

@@ -1,0 +1,107 @@
+"""Prices and usage, and the rules by which usage is charged."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from dozen_credits.domain.accounts import LARGEST_AMOUNT, is_account_id, is_text
+
+REQUESTS = "requests"
+NANO_CREDITS = "nano_credits"
+"""What is summed beside the units, whose names these cannot be."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+_UNIT = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
+_LONGEST_TEXT = 256
+_MOST_UNITS = 32
+_LARGEST_QUANTITY = 10**15
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Nano-credits for one of each unit."""
+
+    id: str
+    model_id: str
+    nano_credits: Mapping[str, int]
+    effective_from: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one request used."""
+
+    request_id: str
+    account_id: str
+    key_id: str
+    model: str
+    deployment_id: str
+    operation: str
+    price_id: str
+    quantities: Mapping[str, int]
+    finished_at: datetime
+    estimated: bool
+
+    def is_well_formed(self) -> bool:
+        """Tell whether everything is within limits; what is not can be neither kept nor charged."""
+        texts = (self.key_id, self.model, self.deployment_id, self.operation, self.price_id)
+        return (
+            _REQUEST_ID.match(self.request_id) is not None
+            and is_account_id(self.account_id)
+            and all(is_text(text, _LONGEST_TEXT) for text in texts)
+            and len(self.quantities) <= _MOST_UNITS
+            and all(
+                _UNIT.match(unit)
+                and unit not in (REQUESTS, NANO_CREDITS)
+                and 0 <= quantity <= _LARGEST_QUANTITY
+                for unit, quantity in self.quantities.items()
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Usage with what it costs."""
+
+    usage: Usage
+    nano_credits: int
+    unpriced: tuple[str, ...] = ()
+    """Units that the price does not have; they cost nothing."""
+
+
+class Reason(StrEnum):
+    """Why usage cannot be charged."""
+
+    ILL_FORMED = "ill_formed"
+    UNKNOWN_ACCOUNT = "unknown_account"
+    UNKNOWN_PRICE = "unknown_price"
+    TOO_LARGE = "too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class Unrated:
+    """Usage that cannot be charged."""
+
+    usage: Usage
+    reason: Reason
+
+
+def storable_id(text: str) -> str:
+    """Give a request id that the database can keep, whatever was reported as one."""
+    return text if _REQUEST_ID.match(text) else ascii(text)[:_LONGEST_TEXT]
+
+
+def rate(usage: Usage, price: Price | None) -> Charge | Unrated:
+    """Give what usage costs, or why it cannot be said; the amounts of all units add up."""
+    if not usage.is_well_formed():
+        return Unrated(usage, Reason.ILL_FORMED)
+    if price is None:
+        return Unrated(usage, Reason.UNKNOWN_PRICE)
+    costs = price.nano_credits
+    amount = sum(quantity * costs.get(unit, 0) for unit, quantity in usage.quantities.items())
+    if amount > LARGEST_AMOUNT:
+        return Unrated(usage, Reason.TOO_LARGE)
+    unpriced = (unit for unit, quantity in usage.quantities.items() if quantity and unit not in costs)
+    return Charge(usage, amount, tuple(unpriced))

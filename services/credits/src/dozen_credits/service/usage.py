@@ -1,0 +1,81 @@
+"""What an account has used, summed and request by request."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from dozen_credits.domain.metering import Charge
+from dozen_credits.domain.usage import Buckets, UsageSum
+from dozen_credits.errors import InvalidPeriod, UnknownCursor
+
+_DEFAULT_PERIOD = timedelta(days=30)
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+WIDTHS = {"1h": timedelta(hours=1), "1d": timedelta(days=1), "all": None}
+
+Row = TypeVar("Row")
+
+
+class Page(NamedTuple, Generic[Row]):
+    """Part of a list."""
+
+    rows: list[Row]
+    has_more: bool
+
+
+class UsageStore(Protocol):
+    """Usage that was charged, and its sums."""
+
+    async def sums(
+        self, account_id: str, buckets: Buckets, groups: Collection[str], limit: int
+    ) -> list[UsageSum]:
+        """Give the sums of the first buckets that have any, in the order of time."""
+        ...
+
+    async def find_time(self, account_id: str, request_id: str) -> datetime | None:
+        """Give the time at which a charged request finished."""
+        ...
+
+    async def requests(self, account_id: str, before: tuple[datetime, str], limit: int) -> list[Charge]:
+        """Give the newest charged requests before a time and, of that time, an id."""
+        ...
+
+
+class UsageReports:
+    """Reads usage."""
+
+    def __init__(self, store: UsageStore) -> None:
+        self._store = store
+
+    async def sums(
+        self,
+        account_id: str,
+        *,
+        start: datetime | None,
+        end: datetime | None,
+        width: str,
+        groups: Collection[str],
+        after: datetime | None,
+        limit: int,
+    ) -> Page[UsageSum]:
+        """Give usage by buckets of a period, the last 30 days unless given, that begin later than `after`."""
+        end = end or datetime.now(UTC)
+        start = start or end - _DEFAULT_PERIOD
+        if start >= end:
+            raise InvalidPeriod(param="end_time")
+        buckets = Buckets.covering(start, end, WIDTHS[width])
+        if after is not None:
+            buckets = buckets.following(after)
+        rows = await self._store.sums(account_id, buckets, groups, limit + 1)
+        starts = sorted({row.start for row in rows})
+        return Page([row for row in rows if row.start in starts[:limit]], len(starts) > limit)
+
+    async def requests(self, account_id: str, *, after: str | None, limit: int) -> Page[Charge]:
+        """Give charged requests, the newest first, that follow the request `after`."""
+        before = (_END_OF_TIME, "")
+        if after is not None:
+            time = await self._store.find_time(account_id, after)
+            if time is None:
+                raise UnknownCursor(param="after")
+            before = (time, after)
+        rows: Sequence[Charge] = await self._store.requests(account_id, before, limit + 1)
+        return Page(list(rows[:limit]), len(rows) > limit)

@@ -1,0 +1,207 @@
+"""The whole service: HTTP, gRPC, the real database and NATS."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import nats
+import pytest
+from nats.aio.client import Client
+
+from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated, UsageReported
+from dozen.credits.v1.credits_pb2 import UsageRecord
+from dozen.credits.v1.credits_service_pb2 import GetAccountRequest, GrantRequest, OpenAccountRequest
+from dozen.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
+from dozen.models.v1.models_events_pb2 import PriceChanged
+from dozen.models.v1.models_pb2 import Price
+from dozen_chassis.errors import Status
+from dozen_chassis.grpc import RemoteError, open_channel, remote_errors
+from dozen_chassis.run import serving
+from dozen_chassis.signing import caller_token
+from dozen_credits.app import create_app
+from dozen_credits.settings import Settings
+from dozen_local.nats import NatsServer
+from dozen_testing.http import Signer
+
+if TYPE_CHECKING:
+    from dozen.credits.v1.credits_service_pb2_grpc import CreditsServiceAsyncStub
+
+pytestmark = pytest.mark.integration
+
+CREDIT = 1_000_000_000
+
+
+class Service:
+    """What clients and other services see of a running credits service."""
+
+    def __init__(self, url: str, signer: Signer, grpc: "CreditsServiceAsyncStub") -> None:
+        self.grpc = grpc
+        self._url = url
+        self._signer = signer
+
+    async def get(self, path: str, *, status: int = 200, **query: Any) -> dict[str, Any]:
+        async with httpx.AsyncClient(base_url=self._url) as client:
+            answer = await client.get(path, params=query, headers=self._signer.headers(f"GET {path}"))
+        assert answer.status_code == status, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def until_available(self, nano_credits: int) -> dict[str, Any]:
+        async with asyncio.timeout(20):
+            while True:
+                body = await self.get("/v1/credits")
+                if body["available_nano_credits"] == nano_credits:
+                    return body
+
+
+@asynccontextmanager
+async def credits_service(settings: dict[str, Any], signer: Signer) -> AsyncIterator[Service]:
+    async with serving("credits", create_app, Settings(**settings)) as server:
+        token = caller_token(bytes.fromhex(settings["grpc_key"]), "gateway")
+        async with open_channel(f"127.0.0.1:{server.grpc_port}", token) as channel:
+            url = f"http://127.0.0.1:{server.http_port}"
+            yield Service(url, signer, CreditsServiceStub(channel))
+
+
+async def say(client: Client, event: Any) -> None:
+    await client.jetstream().publish(
+        event.DESCRIPTOR.full_name, event.SerializeToString(), headers={"Nats-Msg-Id": str(uuid.uuid4())}
+    )
+
+
+def usage(request_id: str, price_id: str, **quantities: int) -> UsageRecord:
+    record = UsageRecord(
+        request_id=request_id,
+        account_id="acme",
+        key_id="key1",
+        model="smollm2",
+        deployment_id="smollm2-chat",
+        operation="POST /v1/chat/completions",
+        price_id=price_id,
+        quantities=quantities,
+    )
+    record.finished_at.GetCurrentTime()
+    return record
+
+
+async def test_usage_is_charged_once_and_can_be_read(
+    base_settings: dict[str, Any], signer: Signer, nats_client: Client, nats_server: NatsServer
+) -> None:
+    await nats_client.jetstream().add_stream(name="MODELS", subjects=["dozen.models.v1.>"])
+    async with (
+        credits_service(base_settings, signer) as service,
+        await nats.connect(nats_server.url("chat"), inbox_prefix=b"_INBOX_chat") as chat,
+        await nats.connect(nats_server.url("models"), inbox_prefix=b"_INBOX_models") as models,
+    ):
+        await service.grpc.OpenAccount(OpenAccountRequest(account_id="acme", name="Acme"))
+        grant = GrantRequest(account_id="acme", nano_credits=10 * CREDIT, idempotency_key="welcome")
+        await service.grpc.Grant(grant)
+        rated = await nats_client.subscribe("dozen.credits.v1.UsageRated")
+        await nats_client.flush()
+
+        # The usage comes before its price, and twice.
+        records = [
+            usage("req_1", "price1", input_tokens=8, output_tokens=1),
+            usage("req_2", "price1", input_tokens=1),
+        ]
+        for _ in range(2):
+            await say(chat, UsageReported(records=records))
+        price = Price(
+            id="price1", model_id="smollm2", nano_credits={"input_tokens": 137_174, "output_tokens": 2}
+        )
+        await say(models, PriceChanged(price=price))
+        spent = 9 * 137_174 + 2
+        body = await service.until_available(10 * CREDIT - spent)
+        assert body["object"] == "credits"
+        assert body["account_id"] == signer.account
+        assert body["available"] == "9.998765432"
+        assert abs(body["updated_at"] - time.time()) < 60
+
+        event = UsageRated.FromString((await rated.next_msg(timeout=10)).data)
+        assert sorted(charge.nano_credits for charge in event.charges) == [137_174, 8 * 137_174 + 2]
+        assert [balance.available_nano_credits for balance in event.balances] == [10 * CREDIT - spent]
+
+        # What is reported later still is charged, so all of the above has been taken by then.
+        await say(chat, UsageReported(records=[*records, usage("req_3", "price1", output_tokens=1)]))
+        await service.until_available(10 * CREDIT - spent - 2)
+
+        sums = await service.get("/v1/usage", bucket_width="all", group_by=["model", "key"])
+        (row,) = sums["data"]
+        assert (sums["object"], sums["has_more"], sums["first_id"]) == ("list", False, row["id"])
+        assert (row["requests"], row["nano_credits"], row["cost"]) == (3, spent + 2, "0.001234570")
+        assert row["quantities"] == {"input_tokens": 9, "output_tokens": 2}
+        assert (row["model"], row["key_id"], row["operation"]) == ("smollm2", "key1", None)
+        assert row["start_time"] <= time.time() - 29 * 86400
+        assert row["end_time"] >= time.time()
+
+        first = await service.get("/v1/usage/requests", limit=2)
+        second = await service.get("/v1/usage/requests", limit=2, after=first["last_id"])
+        listed = [request["request_id"] for request in [*first["data"], *second["data"]]]
+        assert sorted(listed) == ["req_1", "req_2", "req_3"]
+        assert (listed[0], first["has_more"], second["has_more"]) == ("req_3", True, False)
+        assert first["data"][0]["cost"] == "0.000000002"
+        assert first["data"][0]["operation"] == "POST /v1/chat/completions"
+
+
+async def test_accounts_are_opened_once_and_announced_at_each_start(
+    base_settings: dict[str, Any], signer: Signer, nats_client: Client
+) -> None:
+    opened = await nats_client.subscribe("dozen.credits.v1.AccountOpened")
+    granted = await nats_client.subscribe("dozen.credits.v1.CreditsGranted")
+    await nats_client.flush()
+    async with credits_service(base_settings, signer) as service:
+        for _ in range(2):
+            answer = await service.grpc.OpenAccount(OpenAccountRequest(account_id="acme", name="Acme"))
+            assert (answer.account.id, answer.account.available_nano_credits) == ("acme", 0)
+        grant = GrantRequest(account_id="acme", nano_credits=7, idempotency_key="key", reason="welcome")
+        for _ in range(2):
+            assert (await service.grpc.Grant(grant)).account.available_nano_credits == 7
+        found = await service.grpc.GetAccount(GetAccountRequest(account_id="acme"))
+        assert (found.account.name, found.account.available_nano_credits) == ("Acme", 7)
+        grant.nano_credits = 8
+        with pytest.raises(RemoteError) as reused, remote_errors():
+            await service.grpc.Grant(grant)
+        assert (reused.value.status, reused.value.code) == (Status.ALREADY_EXISTS, "idempotency_key_reused")
+        with pytest.raises(RemoteError) as missing, remote_errors():
+            await service.grpc.GetAccount(GetAccountRequest(account_id="nobody"))
+        assert missing.value.code == "account_not_found"
+    async with credits_service(base_settings, signer):
+        versions = [
+            AccountOpened.FromString((await opened.next_msg(timeout=10)).data).balance.version
+            for _ in range(2)
+        ]
+    assert versions == [1, 2]
+    event = CreditsGranted.FromString((await granted.next_msg(timeout=10)).data)
+    assert (event.nano_credits, event.reason, event.balance.version) == (7, "welcome", 2)
+
+
+async def test_what_a_client_asks_for_wrongly_is_refused(
+    base_settings: dict[str, Any], signer: Signer, nats_client: Client
+) -> None:
+    async with credits_service(base_settings, signer) as service:
+        answer = await service.get("/v1/credits", status=404)
+        assert answer["error"]["code"] == "account_not_found"
+        empty = await service.get("/v1/usage")
+        assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+        for query in (
+            {"bucket_width": "1m"},
+            {"group_by": "account"},
+            {"limit": 101},
+            {"limit": 0},
+            {"start_time": -1},
+            {"end_time": 10**12},
+            {"start_time": 7200, "end_time": 7200},
+            {"after": "x"},
+        ):
+            refused = await service.get("/v1/usage", status=400, **query)
+            assert refused["error"]["param"].partition(".")[0] == list(query)[-1]
+        for after in ("req_none", "\0"):
+            refused = await service.get("/v1/usage/requests", status=400, after=after)
+            assert refused["error"]["param"] == "after"
+        async with httpx.AsyncClient() as client:
+            answer = (await client.get(f"{service._url}/v1/credits")).json()
+            assert answer["error"]["code"] == "not_admitted"

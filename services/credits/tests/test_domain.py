@@ -1,0 +1,125 @@
+"""Rules of amounts, rating and sums."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dozen_credits.domain.accounts import LARGEST_AMOUNT, credits_text, is_account_id
+from dozen_credits.domain.metering import Charge, Price, Reason, Unrated, Usage, rate, storable_id
+from dozen_credits.domain.usage import Buckets, HourKey, sum_by_hour
+
+MakeUsage = Callable[..., Usage]
+NOON = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("nano_credits", "text"),
+    [
+        (9_998_765_432, "9.998765432"),
+        (0, "0.000000000"),
+        (1, "0.000000001"),
+        (-1, "-0.000000001"),
+        (-1_500_000_000, "-1.500000000"),
+        (9_007_199_254_740_993_000_000_001, "9007199254740993.000000001"),
+    ],
+)
+def test_amounts_are_written_exactly(nano_credits: int, text: str) -> None:
+    assert credits_text(nano_credits) == text
+
+
+@pytest.mark.parametrize("text", ["", "Acme", "acme-1", "a" * 33, "acme\n", "é"])
+def test_an_account_id_is_lower_case_letters_and_digits(text: str) -> None:
+    assert not is_account_id(text)
+    assert is_account_id("acme1")
+
+
+def test_the_amounts_of_all_units_add_up(make_usage: MakeUsage, price: Price) -> None:
+    usage = make_usage("req_1", quantities={"input_tokens": 7, "output_tokens": 3, "images": 0})
+    assert rate(usage, price) == Charge(usage, 29)
+
+
+def test_a_unit_that_the_price_lacks_is_free_and_named(make_usage: MakeUsage, price: Price) -> None:
+    usage = make_usage("req_1", quantities={"input_tokens": 7, "images": 4})
+    assert rate(usage, price) == Charge(usage, 14, unpriced=("images",))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"account_id": "no account"},
+        {"account_id": ""},
+        {"quantities": {"input_tokens": -1}},
+        {"quantities": {"nano_credits": 1}},
+        {"quantities": {"requests": 1}},
+        {"quantities": {"Tokens": 1}},
+        {"quantities": {f"unit{number}": 1 for number in range(33)}},
+        {"quantities": {"input_tokens": 10**15 + 1}},
+        {"model": "m\0"},
+        {"operation": "o" * 257},
+    ],
+)
+def test_usage_outside_the_limits_is_ill_formed(
+    make_usage: MakeUsage, price: Price, changes: dict[str, object]
+) -> None:
+    usage = make_usage("req_1", **changes)
+    assert rate(usage, price) == Unrated(usage, Reason.ILL_FORMED)
+
+
+@pytest.mark.parametrize("reported", ["", "req 1", "req_\0", "r" * 129, "réq"])
+def test_an_ill_formed_request_id_can_be_kept_and_stays_ill_formed(
+    make_usage: MakeUsage, price: Price, reported: str
+) -> None:
+    kept = storable_id(reported)
+    assert kept.isascii()
+    assert kept.isprintable()
+    usage = make_usage(kept)
+    assert rate(usage, price) == Unrated(usage, Reason.ILL_FORMED)
+    assert storable_id("req_1") == "req_1"
+
+
+def test_usage_without_a_known_price_and_of_a_senseless_amount_is_not_charged(
+    make_usage: MakeUsage, price: Price
+) -> None:
+    usage = make_usage("req_1")
+    assert rate(usage, None) == Unrated(usage, Reason.UNKNOWN_PRICE)
+    most = make_usage("req_2", quantities={"input_tokens": LARGEST_AMOUNT // 2})
+    assert rate(most, price) == Charge(most, LARGEST_AMOUNT)
+    more = make_usage("req_2", quantities={"input_tokens": LARGEST_AMOUNT // 2 + 1})
+    assert rate(more, price) == Unrated(more, Reason.TOO_LARGE)
+
+
+def test_charges_are_summed_by_hour_and_by_everything_that_differs(make_usage: MakeUsage) -> None:
+    charges = [
+        Charge(make_usage("req_1", quantities={"input_tokens": 3}), 6),
+        Charge(make_usage("req_2", quantities={"input_tokens": 4}), 8),
+        Charge(make_usage("req_3", key_id="key2"), 2),
+        Charge(make_usage("req_4", finished_at=NOON.replace(hour=13, minute=0)), 2),
+    ]
+    sums = sum_by_hour(charges)
+    first = ("acme", NOON.replace(minute=0), "key1", "model1", "POST /v1/chat/completions")
+    assert sums[HourKey(*first, "requests")] == 2
+    assert sums[HourKey(*first, "input_tokens")] == 7
+    assert sums[HourKey(*first, "nano_credits")] == 14
+    assert sum(amount for key, amount in sums.items() if key.measure == "requests") == 4
+    assert {key.hour.hour for key in sums} == {12, 13}
+
+
+def test_a_period_is_widened_to_whole_buckets() -> None:
+    start, end = NOON, NOON + timedelta(days=1, minutes=1)
+    days = Buckets.covering(start, end, DAY)
+    assert days == Buckets(NOON.replace(hour=0, minute=0), NOON.replace(day=7, hour=0, minute=0), DAY)
+    hours = Buckets.covering(start, start + HOUR, HOUR)
+    assert (hours.start.hour, hours.end.hour) == (12, 14)
+    one = Buckets.covering(start, start + HOUR, None)
+    assert one == Buckets(NOON.replace(minute=0), NOON.replace(hour=14, minute=0), timedelta(hours=2))
+    exact = Buckets.covering(NOON.replace(minute=0), NOON.replace(minute=0) + HOUR, HOUR)
+    assert exact.end - exact.start == HOUR
+
+
+def test_a_list_goes_on_after_a_bucket() -> None:
+    days = Buckets.covering(NOON, NOON + 3 * DAY, DAY)
+    assert days.following(days.start).start == days.start + DAY
+    assert days.following(days.start + timedelta(hours=25)).start == days.start + 2 * DAY
+    assert days.following(days.start - 9 * DAY) == days

@@ -1,0 +1,312 @@
+"""The ledger on a real database: exact, balanced and free of deadlocks, whatever is delivered how often."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from google.protobuf.message import Message
+
+from dozen_chassis.postgres import Database
+from dozen_credits.domain.accounts import Grant
+from dozen_credits.domain.metering import Price, Usage
+from dozen_credits.errors import IdempotencyKeyReused, InvalidPeriod, UnknownCursor
+from dozen_credits.repository.accounts import AccountsRepository
+from dozen_credits.repository.metering import MeteringRepository
+from dozen_credits.repository.usage import UsageRepository
+from dozen_credits.service.accounts import Accounts
+from dozen_credits.service.metering import Metering
+from dozen_credits.service.usage import UsageReports
+
+pytestmark = pytest.mark.integration
+
+MakeUsage = Callable[..., Usage]
+GRANTED = 10_000_000
+NOON = datetime(2026, 10, 5, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+async def metering(database: Database, price: Price) -> Metering:
+    """Charges 20 accounts, each with credits."""
+    accounts = Accounts(AccountsRepository(database))
+    for name in ("acme", *(f"account{number}" for number in range(20))):
+        await accounts.open(name, "")
+        await accounts.grant(Grant(name, name, GRANTED, ""))
+    metering = Metering(MeteringRepository(database), price_attempts=5)
+    await metering.learn_price(price)
+    return metering
+
+
+@pytest.fixture
+def reports(database: Database) -> UsageReports:
+    return UsageReports(UsageRepository(database))
+
+
+async def balances(database: Database) -> dict[str, int]:
+    rows = await database.pool.fetch("select id, available from accounts")
+    return {row["id"]: row["available"] for row in rows}
+
+
+async def assert_books_agree(database: Database) -> None:
+    """Entries add up to nothing; balances, usage and sums all say what the ledger says."""
+    assert await database.pool.fetchval("select sum(nano_credits) from entries") == 0
+    differing = await database.pool.fetch(
+        """
+        select id, available, booked, spent, used, summed from accounts
+        left join (
+            select account_id,
+                sum(nano_credits) filter (where book = 'available') as booked,
+                sum(nano_credits) filter (where book = 'revenue') as spent
+            from entries group by account_id
+        ) as ledger on ledger.account_id = id
+        left join (
+            select account_id, sum(nano_credits) as used from usage group by account_id
+        ) as requests on requests.account_id = id
+        left join (
+            select account_id, sum(amount) as summed from usage_hours
+            where measure = 'nano_credits' group by account_id
+        ) as hours on hours.account_id = id
+        where available <> coalesce(booked, 0)
+            or coalesce(spent, 0) <> coalesce(used, 0) or coalesce(used, 0) <> coalesce(summed, 0)
+        """
+    )
+    assert differing == []
+    assert await database.pool.fetchval(
+        "select count(*) = count(distinct reference) from transfers where kind = 'charge'"
+    )
+
+
+def messages(make_usage: MakeUsage, seed: int, count: int, size: int) -> list[list[Usage]]:
+    """Make usage of random accounts and amounts; a tenth of the records are in several messages."""
+    dice = random.Random(seed)
+    usages = [
+        make_usage(
+            f"req_{number}",
+            account_id=f"account{dice.randrange(20)}",
+            key_id=f"key{dice.randrange(3)}",
+            quantities={"input_tokens": dice.randrange(1000), "output_tokens": dice.randrange(1000)},
+            finished_at=NOON + timedelta(minutes=dice.randrange(24 * 60)),
+        )
+        for number in range(count * size)
+    ]
+    packed = [usages[start : start + size] for start in range(0, len(usages), size)]
+    for message in packed:
+        message += dice.sample(usages, size // 10)
+        dice.shuffle(message)
+    return packed
+
+
+def expected(packed: list[list[Usage]]) -> dict[str, int]:
+    spent: Counter[str] = Counter()
+    for usage in {usage.request_id: usage for message in packed for usage in message}.values():
+        spent[usage.account_id] += (
+            2 * usage.quantities["input_tokens"] + 5 * usage.quantities["output_tokens"]
+        )
+    return {f"account{number}": GRANTED - spent[f"account{number}"] for number in range(20)} | {
+        "acme": GRANTED
+    }
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_order_and_redelivery_do_not_matter(
+    database: Database, metering: Metering, make_usage: MakeUsage, seed: int
+) -> None:
+    packed = messages(make_usage, seed, count=12, size=20)
+    delivered = packed * 2
+    random.Random(-seed).shuffle(delivered)
+    for message in delivered:
+        await metering.charge(message, 1)
+    assert await balances(database) == expected(packed)
+    await assert_books_agree(database)
+
+
+async def test_concurrent_consumers_neither_deadlock_nor_charge_twice(
+    database: Database, metering: Metering, make_usage: MakeUsage
+) -> None:
+    packed = messages(make_usage, seed=4, count=30, size=30)
+
+    async def consume(number: int) -> None:
+        delivered = packed.copy()
+        random.Random(number).shuffle(delivered)
+        for message in delivered:
+            await metering.charge(message, 1)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(consume(number) for number in range(4)))
+    assert await balances(database) == expected(packed)
+    await assert_books_agree(database)
+    versions = await database.pool.fetch("select version from accounts where id <> 'acme'")
+    assert all(row["version"] <= 2 + len(packed) for row in versions)
+
+
+async def test_grants_and_charges_at_once_keep_the_books(
+    database: Database, metering: Metering, make_usage: MakeUsage
+) -> None:
+    accounts = Accounts(AccountsRepository(database))
+    packed = messages(make_usage, seed=5, count=10, size=20)
+    grants = [Grant(f"g{number % 20}", f"account{number % 20}", 3, "") for number in range(60)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(
+            *(metering.charge(message, 1) for message in packed), *(accounts.grant(grant) for grant in grants)
+        )
+    wanted = {name: available + (name != "acme") * 3 for name, available in expected(packed).items()}
+    assert await balances(database) == wanted
+    await assert_books_agree(database)
+
+
+async def test_of_different_grants_with_one_key_only_one_is_made(database: Database) -> None:
+    accounts = Accounts(AccountsRepository(database))
+    await accounts.open("acme", "")
+    results = await asyncio.gather(
+        *(accounts.grant(Grant("key", "acme", amount, "")) for amount in range(1, 9)), return_exceptions=True
+    )
+    assert sum(isinstance(result, IdempotencyKeyReused) for result in results) == 7
+    assert await database.pool.fetchval("select count(*) from transfers") == 1
+    await assert_books_agree(database)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class DyingRepository(MeteringRepository):
+    """Dies after everything was written, just before it is committed."""
+
+    async def emit(self, event: Message, *, subject_suffix: str = "") -> None:
+        await super().emit(event, subject_suffix=subject_suffix)
+        raise Killed
+
+
+async def test_killed_before_the_commit_leaves_nothing_and_the_next_attempt_charges(
+    database: Database, metering: Metering, make_usage: MakeUsage
+) -> None:
+    message = [make_usage("req_1"), make_usage("req_2", account_id="nobody")]
+    before = await database.pool.fetchval("select count(*) from outbox")
+    with pytest.raises(Killed):
+        await Metering(DyingRepository(database), price_attempts=5).charge(message, 1)
+    for table in ("reported_requests", "usage", "usage_hours", "unrated_usage"):
+        assert await database.pool.fetchval(f"select count(*) from {table}") == 0, table
+    assert await database.pool.fetchval("select count(*) from outbox") == before
+    assert (await balances(database))["acme"] == GRANTED
+    await metering.charge(message, 2)
+    assert (await balances(database))["acme"] == GRANTED - 2
+    await assert_books_agree(database)
+
+
+async def test_the_database_refuses_what_would_unbalance_the_ledger(
+    database: Database, metering: Metering
+) -> None:
+    for change in ("update transfers set nano_credits = 1", "delete from transfers"):
+        with pytest.raises(asyncpg.RaiseError, match="never change"):
+            await database.pool.execute(change)
+    post = (
+        "insert into transfers (account_id, kind, debit, credit, nano_credits, reference)"
+        " values ($1, $2, $3, $4, $5, '')"
+    )
+    for row in (
+        ("acme", "grant", "available", "revenue", 1),
+        ("acme", "charge", "available", "available", 1),
+        ("acme", "gift", "issued", "available", 1),
+        ("acme", "grant", "issued", "available", 0),
+        ("acme", "grant", "issued", "available", -1),
+    ):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await database.pool.execute(post, *row)
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await database.pool.execute(post, "nobody", "grant", "issued", "available", 1)
+
+
+async def test_every_month_has_its_partition(
+    database: Database, metering: Metering, make_usage: MakeUsage
+) -> None:
+    repository = MeteringRepository(database)
+    await asyncio.gather(*(repository.create_partitions(15) for _ in range(4)))
+    count = "select count(*) from pg_inherits where inhparent = $1::regclass"
+    for table in ("usage", "transfers"):
+        assert await database.pool.fetchval(count, table) == 1 + 16
+    now = datetime.now(UTC)
+    await metering.charge([make_usage("req_1", finished_at=now), make_usage("req_2", finished_at=NOON)], 1)
+    place = "select tableoid::regclass::text from usage where request_id = $1"
+    assert await database.pool.fetchval(place, "req_1") == f"usage_{now:%Y_%m}"
+    assert await database.pool.fetchval("select count(*) from transfers_default") == 0
+
+
+async def test_usage_is_summed_by_bucket_and_group(
+    metering: Metering, reports: UsageReports, make_usage: MakeUsage
+) -> None:
+    await metering.charge(
+        [
+            make_usage("req_1", quantities={"input_tokens": 3, "output_tokens": 1}),
+            make_usage("req_2", key_id="key2"),
+            make_usage("req_3", finished_at=NOON + timedelta(hours=1)),
+            make_usage("req_4", finished_at=NOON + timedelta(days=2), model="model2"),
+            make_usage("req_5", account_id="account1"),
+            make_usage("req_6", finished_at=NOON - timedelta(days=40)),
+        ],
+        1,
+    )
+    await metering.charge([make_usage("req_7")], 1)
+
+    async def read(width: str, *groups: str, limit: int = 100, after: datetime | None = None) -> list[object]:
+        page = await reports.sums(
+            "acme",
+            start=NOON,
+            end=NOON + timedelta(days=3),
+            width=width,
+            groups=groups,
+            after=after,
+            limit=limit,
+        )
+        return [
+            (row.start, row.model, row.key_id, row.measures["requests"], row.measures["nano_credits"])
+            for row in page.rows
+        ] + [page.has_more]
+
+    midnight = NOON.replace(hour=0)
+    first, last = (midnight, None, None, 4, 17), (midnight + timedelta(days=2), None, None, 1, 2)
+    assert await read("1d") == [first, last, False]
+    assert await read("1d", limit=1) == [first, True]
+    assert await read("1d", limit=1, after=midnight) == [last, False]
+    assert await read("1d", after=midnight + timedelta(days=2)) == [False]
+    assert await read("all") == [(NOON, None, None, 5, 19), False]
+    assert await read("all", after=NOON) == [False]
+    assert [row[0] for row in (await read("1h"))[:-1]] == [  # type: ignore[index]
+        NOON, NOON + timedelta(hours=1), NOON + timedelta(days=2)
+    ]  # fmt: skip
+    assert await read("all", "model", "key") == [
+        (NOON, "model1", "key1", 3, 15),
+        (NOON, "model1", "key2", 1, 2),
+        (NOON, "model2", "key1", 1, 2),
+        False,
+    ]
+    assert await read("1d", "key", limit=1) == [
+        (midnight, None, "key1", 3, 15), (midnight, None, "key2", 1, 2), True
+    ]  # fmt: skip
+    with pytest.raises(InvalidPeriod):
+        await reports.sums("acme", start=NOON, end=NOON, width="1d", groups=(), after=None, limit=1)
+
+
+async def test_requests_are_listed_newest_first_page_by_page(
+    metering: Metering, reports: UsageReports, make_usage: MakeUsage
+) -> None:
+    now = datetime.now(UTC)
+    times = [
+        now - timedelta(days=number // 3 * 20) for number in range(12)
+    ]  # three of each time, over months
+    usages = [make_usage(f"req_{number:02}", finished_at=time) for number, time in enumerate(times)]
+    await metering.charge([*usages, make_usage("req_other", account_id="account1")], 1)
+    wanted = sorted(usages, key=lambda usage: (usage.finished_at, usage.request_id), reverse=True)
+    listed: list[Usage] = []
+    after = None
+    more = True
+    while more:
+        page = await reports.requests("acme", after=after, limit=5)
+        listed += [charge.usage for charge in page.rows]
+        after, more = listed[-1].request_id, page.has_more
+    assert listed == wanted
+    for unknown in ("req_other", "req_none"):
+        with pytest.raises(UnknownCursor):
+            await reports.requests("acme", after=unknown, limit=5)

@@ -1,0 +1,354 @@
+"""Use cases of the credits service, on a store in memory and on the real one."""
+
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import pytest
+from google.protobuf.message import Message
+
+from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated
+from dozen_chassis.postgres import Database
+from dozen_credits.domain.accounts import Account, Balance, Grant
+from dozen_credits.domain.metering import Charge, Price, Unrated, Usage
+from dozen_credits.domain.usage import HourKey
+from dozen_credits.errors import (
+    AccountNotFound,
+    IdempotencyKeyReused,
+    InvalidAccount,
+    InvalidGrant,
+    InvalidPrice,
+    PriceNotKnown,
+)
+from dozen_credits.repository.accounts import AccountsRepository
+from dozen_credits.repository.metering import MeteringRepository
+from dozen_credits.service.accounts import Accounts
+from dozen_credits.service.metering import Metering
+
+MakeUsage = Callable[..., Usage]
+NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
+ATTEMPTS = 5
+
+
+@dataclass
+class FakeStore:
+    """Everything in memory; a transaction that fails is undone."""
+
+    accounts: dict[str, Account] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    known: dict[str, Price] = field(default_factory=dict)
+    claimed: set[str] = field(default_factory=set)
+    aside: list[Unrated] = field(default_factory=list)
+    events: list[Message] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        before = copy.deepcopy(vars(self))
+        try:
+            yield self
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    async def emit(self, event: Message) -> None:
+        self.events.append(event)
+
+    async def open(self, account_id: str, name: str) -> Account | None:
+        if account_id in self.accounts:
+            return None
+        opened = Account(account_id, name, Balance(account_id, 0, 1), NOW, NOW)
+        return self.accounts.setdefault(account_id, opened)
+
+    async def find(self, account_id: str) -> Account | None:
+        return self.accounts.get(account_id)
+
+    async def page(self, after: str, limit: int) -> list[Account]:
+        return [account for name, account in sorted(self.accounts.items()) if name > after][:limit]
+
+    async def give(self, grant: Grant) -> tuple[Account, str] | None:
+        if grant.account_id not in self.accounts or grant.idempotency_key in self.grants:
+            return None
+        self.grants[grant.idempotency_key] = grant
+        self._move(grant.account_id, grant.nano_credits)
+        return self.accounts[grant.account_id], f"grant_{len(self.grants)}"
+
+    async def find_grant(self, idempotency_key: str) -> Grant | None:
+        return self.grants.get(idempotency_key)
+
+    async def learn(self, price: Price) -> None:
+        self.known.setdefault(price.id, price)
+
+    async def prices(self, ids: Collection[str]) -> dict[str, Price]:
+        return {price_id: self.known[price_id] for price_id in ids if price_id in self.known}
+
+    async def claim(self, requests: Mapping[str, datetime]) -> set[str]:
+        fresh = requests.keys() - self.claimed
+        self.claimed |= fresh
+        return fresh
+
+    async def lock_accounts(self, ids: Collection[str]) -> set[str]:
+        return {account_id for account_id in ids if account_id in self.accounts}
+
+    async def charge(self, charges: Sequence[Charge]) -> list[Balance]:
+        for account_id in {charge.usage.account_id for charge in charges}:
+            cost = sum(charge.nano_credits for charge in charges if charge.usage.account_id == account_id)
+            self._move(account_id, -cost)
+        return [self.accounts[name].balance for name in {charge.usage.account_id for charge in charges}]
+
+    async def add_up(self, sums: Mapping[HourKey, int]) -> None:
+        assert all(amount >= 0 for amount in sums.values())
+
+    async def set_aside(self, unrated: Sequence[Unrated]) -> None:
+        self.aside += unrated
+
+    def _move(self, account_id: str, amount: int) -> None:
+        account = self.accounts[account_id]
+        moved = replace(
+            account.balance, available=account.balance.available + amount, version=account.balance.version + 1
+        )
+        self.accounts[account_id] = replace(account, balance=moved)
+
+
+@dataclass
+class Stage:
+    """The use cases, and what they left behind."""
+
+    accounts: Accounts
+    metering: Metering
+    events: Callable[[], Awaitable[list[Message]]]
+    set_aside: Callable[[], Awaitable[dict[str, str]]]
+
+    async def balance(self, account_id: str = "acme") -> int:
+        return (await self.accounts.get(account_id)).balance.available
+
+
+def in_memory() -> Stage:
+    store = FakeStore()
+
+    async def events() -> list[Message]:
+        return store.events
+
+    async def set_aside() -> dict[str, str]:
+        return {one.usage.request_id: one.reason.value for one in store.aside}
+
+    return Stage(Accounts(store), Metering(store, price_attempts=ATTEMPTS), events, set_aside)
+
+
+def on_postgres(database: Database) -> Stage:
+    kinds: dict[str, type[Message]] = {
+        kind.DESCRIPTOR.full_name: kind for kind in (AccountOpened, CreditsGranted, UsageRated)
+    }
+
+    async def events() -> list[Message]:
+        rows = await database.pool.fetch("select subject, payload from outbox order by id")
+        return [kinds[row["subject"]].FromString(row["payload"]) for row in rows]
+
+    async def set_aside() -> dict[str, str]:
+        rows = await database.pool.fetch("select request_id, reason from unrated_usage")
+        return {row["request_id"]: row["reason"] for row in rows}
+
+    metering = Metering(MeteringRepository(database), price_attempts=ATTEMPTS)
+    return Stage(Accounts(AccountsRepository(database)), metering, events, set_aside)
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])
+def stage(request: pytest.FixtureRequest) -> Stage:
+    if request.param == "memory":
+        return in_memory()
+    return on_postgres(request.getfixturevalue("database"))
+
+
+async def funded(stage: Stage, price: Price, nano_credits: int = 1000) -> None:
+    await stage.metering.learn_price(price)
+    await stage.accounts.open("acme", "Acme")
+    await stage.accounts.grant(Grant("first", "acme", nano_credits, "welcome"))
+
+
+async def test_opening_an_account_again_changes_and_tells_nothing(stage: Stage) -> None:
+    opened = await stage.accounts.open("acme", "Acme")
+    assert (opened.id, opened.name, opened.balance) == ("acme", "Acme", Balance("acme", 0, 1))
+    assert await stage.accounts.open("acme", "Another name") == opened
+    (event,) = await stage.events()
+    assert isinstance(event, AccountOpened)
+    assert (event.account.id, event.account.name, event.balance.version) == ("acme", "Acme", 1)
+
+
+@pytest.mark.parametrize(
+    ("account_id", "name"), [("Acme", ""), ("", ""), ("acme", "n" * 201), ("acme", "\0")]
+)
+async def test_an_account_outside_the_limits_is_refused(stage: Stage, account_id: str, name: str) -> None:
+    with pytest.raises(InvalidAccount):
+        await stage.accounts.open(account_id, name)
+    assert await stage.events() == []
+
+
+async def test_a_grant_is_made_once_per_key(stage: Stage) -> None:
+    await stage.accounts.open("acme", "Acme")
+    await stage.accounts.open("other", "Other")
+    grant = Grant("key", "acme", 7, "welcome")
+    given = await stage.accounts.grant(grant)
+    assert given.balance == Balance("acme", 7, 2)
+    assert (await stage.accounts.grant(replace(grant, reason="again"))).balance == given.balance
+    for changed in (replace(grant, nano_credits=8), replace(grant, account_id="other")):
+        with pytest.raises(IdempotencyKeyReused):
+            await stage.accounts.grant(changed)
+    assert await stage.balance("other") == 0
+    granted = [event for event in await stage.events() if isinstance(event, CreditsGranted)]
+    assert [(event.nano_credits, event.reason, event.balance.version) for event in granted] == [
+        (7, "welcome", 2)
+    ]
+    assert granted[0].grant_id.startswith("grant_")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nano_credits": 0},
+        {"nano_credits": -1},
+        {"nano_credits": 10**15 + 1},
+        {"idempotency_key": ""},
+        {"idempotency_key": "k" * 256},
+        {"idempotency_key": "\0"},
+        {"reason": "r" * 501},
+    ],
+)
+async def test_a_grant_outside_the_limits_is_refused(stage: Stage, changes: dict[str, Any]) -> None:
+    await stage.accounts.open("acme", "Acme")
+    with pytest.raises(InvalidGrant):
+        await stage.accounts.grant(replace(Grant("key", "acme", 7, ""), **changes))
+    assert await stage.balance() == 0
+
+
+@pytest.mark.parametrize("account_id", ["nobody", "No account", "\0"])
+async def test_an_unknown_account_has_nothing_and_gets_nothing(stage: Stage, account_id: str) -> None:
+    with pytest.raises(AccountNotFound):
+        await stage.accounts.get(account_id)
+    with pytest.raises(AccountNotFound):
+        await stage.accounts.grant(Grant("key", account_id, 7, ""))
+    await stage.accounts.open("acme", "Acme")
+    assert (await stage.accounts.grant(Grant("key", "acme", 7, ""))).balance.available == 7
+
+
+async def test_all_accounts_are_announced_with_their_balances(stage: Stage) -> None:
+    names = [f"account{number}" for number in range(203)]
+    for name in names:
+        await stage.accounts.open(name, "")
+    await stage.accounts.grant(Grant("key", "account7", 7, ""))
+    opened = len(await stage.events())
+    await stage.accounts.announce()
+    announced = (await stage.events())[opened:]
+    assert sorted(event.account.id for event in announced if isinstance(event, AccountOpened)) == sorted(
+        names
+    )
+    balances = [event.balance for event in announced if isinstance(event, AccountOpened)]
+    assert {balance.account_id: balance.version for balance in balances}["account7"] == 2
+
+
+async def test_a_request_is_charged_once_however_often_it_is_reported(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price)
+    first, second = make_usage("req_1"), make_usage("req_2", quantities={"output_tokens": 3})
+    dearer = replace(first, quantities={"input_tokens": 500})
+    await stage.metering.charge([first, second, first, dearer], 1)
+    await stage.metering.charge([second, first], 1)
+    await stage.metering.charge([dearer, make_usage("req_3")], 1)
+    assert await stage.balance() == 1000 - 2 - 15 - 2
+    rated = [event for event in await stage.events() if isinstance(event, UsageRated)]
+    charged = [(charge.usage.request_id, charge.nano_credits) for event in rated for charge in event.charges]
+    assert sorted(charged) == [("req_1", 2), ("req_2", 15), ("req_3", 2)]
+    balances = [(balance.available_nano_credits, balance.version) for e in rated for balance in e.balances]
+    assert balances == [(983, 3), (981, 4)]
+    assert rated[0].charges[0].usage.finished_at.ToDatetime(UTC) == NOW
+
+
+async def test_a_balance_is_spent_to_the_last_nano_credit_and_below(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price, nano_credits=10**15)
+    await stage.metering.charge([make_usage("req_1", quantities={"input_tokens": 10**15 // 2 - 1})], 1)
+    assert await stage.balance() == 2
+    await stage.metering.charge([make_usage("req_2")], 1)
+    assert await stage.balance() == 0
+    await stage.metering.charge([make_usage("req_3", quantities={"output_tokens": 1})], 1)
+    assert await stage.balance() == -5
+
+
+async def test_a_request_that_costs_nothing_is_rated_too(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price)
+    await stage.metering.charge([make_usage("req_1", quantities={"images": 4})], 1)
+    assert await stage.balance() == 1000
+    *_, rated = await stage.events()
+    assert isinstance(rated, UsageRated)
+    assert [charge.nano_credits for charge in rated.charges] == [0]
+
+
+async def test_usage_waits_for_its_price_and_holds_up_nothing_else(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price)
+    message = [make_usage("req_1"), make_usage("req_2", price_id="price2")]
+    for attempt in (1, 2):
+        with pytest.raises(PriceNotKnown, match="1 of 2 requests wait for prices"):
+            await stage.metering.charge(message, attempt)
+        assert await stage.balance() == 998
+    await stage.metering.learn_price(replace(price, id="price2", nano_credits={"input_tokens": 100}))
+    await stage.metering.charge(message, 3)
+    assert await stage.balance() == 898
+
+
+async def test_a_price_that_never_comes_is_not_waited_for_for_ever(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price)
+    message = [make_usage("req_1", price_id="price2"), make_usage("req_2", price_id="")]
+    with pytest.raises(PriceNotKnown):
+        await stage.metering.charge(message, ATTEMPTS - 1)
+    assert await stage.set_aside() == {"req_2": "unknown_price"}
+    await stage.metering.charge(message, ATTEMPTS)
+    assert await stage.set_aside() == {"req_1": "unknown_price", "req_2": "unknown_price"}
+    assert await stage.balance() == 1000
+
+
+async def test_what_cannot_be_charged_is_set_aside_once_and_the_rest_is_charged(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price)
+    message = [
+        make_usage("req_1", account_id="nobody"),
+        make_usage("req_2"),
+        make_usage("req_3", quantities={"input_tokens": -500}),
+        make_usage("req_4", account_id="No\0body", model="\0", price_id="\0"),
+        make_usage("'req 5'"),
+        make_usage("req_6", quantities={"output_tokens": 10**15}),
+    ]
+    await stage.metering.charge(message, 1)
+    await stage.metering.charge(message, 2)
+    assert await stage.balance() == 998
+    assert await stage.set_aside() == {
+        "req_1": "unknown_account",
+        "req_3": "ill_formed",
+        "req_4": "ill_formed",
+        "'req 5'": "ill_formed",
+        "req_6": "too_large",
+    }
+
+
+async def test_nothing_reported_is_nothing_charged(stage: Stage) -> None:
+    await stage.metering.charge([], 1)
+    assert await stage.events() == []
+
+
+async def test_a_price_never_changes(stage: Stage, price: Price, make_usage: MakeUsage) -> None:
+    await funded(stage, price)
+    await stage.metering.learn_price(replace(price, nano_credits={"input_tokens": 900}))
+    await stage.metering.charge([make_usage("req_1")], 1)
+    assert await stage.balance() == 998
+    for senseless in (replace(price, id=""), replace(price, id="price2", nano_credits={"input_tokens": -1})):
+        with pytest.raises(InvalidPrice):
+            await stage.metering.learn_price(senseless)

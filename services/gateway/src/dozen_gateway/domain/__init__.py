@@ -1,0 +1,1 @@
+"""What the gateway knows, and the decision that follows from it."""

@@ -1,0 +1,135 @@
+"""The decision on a request: a pure function of what it asks and what is known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from dozen_gateway.domain import rejections
+from dozen_gateway.domain.keys import ApiKey, is_secret_of, mask_key, read_key
+from dozen_gateway.domain.rejections import Rejection
+from dozen_gateway.domain.route_table import Route, endpoints, find_route
+from dozen_gateway.domain.state import Deployment, Model, Price, State
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a decision is made from; never the body."""
+
+    method: str
+    path: str
+    """Without the query."""
+    model: str = ""
+    """Empty where the body names none."""
+    stream: bool = False
+    max_tokens: int | None = None
+    choices: int = 1
+    body_bytes: int = 0
+    client_address: str = ""
+    api_key: str = field(default="", repr=False)
+    """The whole key, as the client sent it."""
+    key_id: str = ""
+    """In place of the key, from a service that acts for a request admitted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks for which route."""
+
+    route: Route
+    key: ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The request may go to its service."""
+
+    service: str
+    account: str
+    key: str
+    model: str | None = None
+    price: str | None = None
+    deployments: tuple[Deployment, ...] = ()
+    """Where to go: the primary, then the fallbacks; none where the service is the same for everyone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    model: Model
+    price: Price
+
+
+def decide(facts: Facts, state: State, now: float, draw: Random) -> Admitted | Rejection:
+    """Admit or reject a request; `now` is in Unix seconds, `draw` picks among equal deployments."""
+    caller = identify(facts, state)
+    if isinstance(caller, Rejection):
+        return caller
+    route, key = caller.route, caller.key
+    if not route.price_class:
+        return Admitted(route.service, key.account, key.id)
+    offer = _offer(facts, route, state, now)
+    if isinstance(offer, Rejection):
+        return offer
+    account = state.accounts.get(key.account)
+    if account is None or account.available_nano_credits <= 0:
+        return rejections.insufficient_quota()
+    deployments = _deployments(offer.model, route.service, state, draw)
+    if not deployments:
+        return rejections.model_unavailable(offer.model.id)
+    return Admitted(route.service, key.account, key.id, offer.model.id, offer.price.id, tuple(deployments))
+
+
+def identify(facts: Facts, state: State) -> Caller | Rejection:
+    """Find who asks for which route: the first half of a decision, which needs nothing of the body."""
+    route = find_route(facts.method, facts.path)
+    if isinstance(route, Rejection):
+        return route
+    if not state.loaded:
+        return rejections.not_ready()
+    key = _by_id(facts.key_id, state) if facts.key_id else _by_secret(facts.api_key, state)
+    return key if isinstance(key, Rejection) else Caller(route, key)
+
+
+def _by_secret(api_key: str, state: State) -> ApiKey | Rejection:
+    if not api_key:
+        return rejections.no_api_key()
+    parts = read_key(api_key)
+    key = state.keys.get(parts.id) if parts else None
+    if parts is None or key is None or not is_secret_of(key, parts) or key.revoked_at is not None:
+        return rejections.wrong_api_key(mask_key(api_key))
+    return key
+
+
+def _by_id(key_id: str, state: State) -> ApiKey | Rejection:
+    key = state.keys.get(key_id)
+    return key if key is not None and key.revoked_at is None else rejections.wrong_api_key(mask_key(key_id))
+
+
+def _offer(facts: Facts, route: Route, state: State, now: float) -> _Offer | Rejection:
+    if not facts.model:
+        return rejections.no_model()
+    model = state.models.get(facts.model)
+    if model is None:
+        return rejections.unknown_model(facts.model)
+    if route.capability not in model.capabilities:
+        operation = f"{route.method} {route.pattern}"
+        return rejections.model_cannot(model.id, operation, endpoints(model.capabilities))
+    price = state.price(model.id, now)
+    return _Offer(model, price) if price else rejections.no_price(model.id)
+
+
+def _deployments(model: Model, service: str, state: State, draw: Random) -> Sequence[Deployment]:
+    """Give those that may take requests, by priority; equals in a random order that weight shares out."""
+
+    def order(deployment: Deployment) -> tuple[int, float]:
+        # Sampling without replacement after Efraimidis and Spirakis: the largest u^(1/weight) comes first.
+        share = draw.random() ** (1 / deployment.weight) if deployment.weight > 0 else -1.0
+        return deployment.priority, -share
+
+    return sorted(
+        (
+            deployment
+            for deployment in model.deployments
+            if deployment.service == service and state.usable.get(deployment.id, True)
+        ),
+        key=order,
+    )

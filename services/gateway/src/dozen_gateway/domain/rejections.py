@@ -1,0 +1,106 @@
+"""Why a request is refused, in the words of OpenAI's API."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+_SHOWN_CHARACTERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A refusal: the answer that the client gets."""
+
+    http_status: int
+    code: str
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def unknown_url(method: str, path: str) -> Rejection:
+    """Say that nothing is served there."""
+    return Rejection(404, "unknown_url", f"Invalid URL ({method} {_shown(path)}).")
+
+
+def method_not_allowed(method: str, path: str, allowed: Collection[str]) -> Rejection:
+    """Say that the path is served, but not by this method."""
+    headers = {"allow": ", ".join(sorted(allowed))}
+    return Rejection(
+        405, "method_not_allowed", f"Not allowed to {method} on {_shown(path)}.", headers=headers
+    )
+
+
+def not_ready() -> Rejection:
+    """Say that the gateway does not know its keys and accounts yet."""
+    message = "The gateway is starting and cannot decide on requests yet; try again in a moment."
+    return _unavailable("not_ready", message, seconds=1)
+
+
+def no_api_key() -> Rejection:
+    """Say that the request names no API key."""
+    return Rejection(
+        401,
+        "invalid_api_key",
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using"
+        " Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+    )
+
+
+def wrong_api_key(masked: str) -> Rejection:
+    """Say that there is no such key, or no more; which of the two is nobody's business."""
+    return Rejection(401, "invalid_api_key", f"Incorrect API key provided: {masked}.")
+
+
+def no_model() -> Rejection:
+    """Say that the body names no model."""
+    return Rejection(400, "missing_required_parameter", "You must provide a model parameter.", param="model")
+
+
+def unknown_model(model: str) -> Rejection:
+    """Say that the catalogue has no such model."""
+    return _model_not_found(f"The model `{_shown(model)}` does not exist or you do not have access to it.")
+
+
+def model_cannot(model: str, operation: str, serves: Sequence[str]) -> Rejection:
+    """Say that the model is for other endpoints."""
+    return _model_not_found(
+        f"The model `{model}` does not serve {operation}; it serves {', '.join(serves) or 'no endpoint'}."
+    )
+
+
+def no_price(model: str) -> Rejection:
+    """Say that the model has no price; what cannot be charged is not served."""
+    return _unavailable("model_unavailable", f"The model `{model}` has no price at the moment.", seconds=5)
+
+
+def insufficient_quota() -> Rejection:
+    """Say that the account has no credits; retrying does not help."""
+    return Rejection(
+        429,
+        "insufficient_quota",
+        "You exceeded your current quota: the account has no credits left. Add credits to go on.",
+        type="insufficient_quota",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def model_unavailable(model: str) -> Rejection:
+    """Say that every deployment of the model is unhealthy."""
+    return _unavailable(
+        "model_unavailable",
+        f"The model `{model}` is not available at the moment; try again later.",
+        seconds=5,
+    )
+
+
+def _model_not_found(message: str) -> Rejection:
+    return Rejection(404, "model_not_found", message, param="model")
+
+
+def _unavailable(code: str, message: str, *, seconds: int) -> Rejection:
+    return Rejection(503, code, message, type="server_error", headers={"retry-after": str(seconds)})
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -1,0 +1,1 @@
+"""The platform's public edge: decides on each request and forwards its bytes."""

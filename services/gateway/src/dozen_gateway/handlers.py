@@ -1,0 +1,90 @@
+"""JetStream handlers of the gateway: whatever the order they hear of it in, each keeps the latest."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC
+from typing import Any
+
+from google.protobuf.message import Message
+
+from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated
+from dozen.credits.v1.credits_pb2 import Balance
+from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
+from dozen.models.v1.models_pb2 import HEALTH_UNHEALTHY
+from dozen_chassis.events import Delivery
+from dozen_gateway.domain.state import Account, Deployment, Model, Price
+from dozen_gateway.service.read_models import ReadModelService
+
+
+async def on_account_opened(event: AccountOpened, _: Delivery, read_models: ReadModelService) -> None:
+    """Take over the balance of a new account."""
+    await read_models.record_accounts(_accounts([event.balance]))
+
+
+async def on_credits_granted(event: CreditsGranted, _: Delivery, read_models: ReadModelService) -> None:
+    """Take over a balance that has grown."""
+    await read_models.record_accounts(_accounts([event.balance]))
+
+
+async def on_usage_rated(event: UsageRated, _: Delivery, read_models: ReadModelService) -> None:
+    """Take over the balances of accounts that were charged."""
+    await read_models.record_accounts(_accounts(event.balances))
+
+
+async def on_model_registered(
+    event: ModelRegistered, delivery: Delivery, read_models: ReadModelService
+) -> None:
+    """Take over an entry of the catalogue; the later published replaces the earlier."""
+    model = event.model
+    await read_models.record_model(
+        Model(
+            id=model.id,
+            capabilities=frozenset(model.capabilities),
+            context_length=model.context_length,
+            deployments=tuple(
+                Deployment(
+                    id=deployment.id,
+                    service=deployment.service,
+                    address=deployment.address.rstrip("/"),
+                    priority=deployment.priority,
+                    weight=deployment.weight,
+                )
+                for deployment in model.deployments
+            ),
+        ),
+        delivery.published_at,
+    )
+
+
+async def on_price_changed(event: PriceChanged, _: Delivery, read_models: ReadModelService) -> None:
+    """Take over a price."""
+    price = event.price
+    effective_from = price.effective_from.ToDatetime(UTC).timestamp()
+    await read_models.record_price(price.model_id, Price(price.id, dict(price.nano_credits), effective_from))
+
+
+async def on_deployment_health_changed(
+    event: DeploymentHealthChanged, _: Delivery, read_models: ReadModelService
+) -> None:
+    """Take over the health of a deployment; only one that is known to be unhealthy takes no requests."""
+    await read_models.record_health(
+        event.deployment_id, event.health != HEALTH_UNHEALTHY, event.observed_at.ToDatetime(UTC)
+    )
+
+
+def _accounts(balances: Iterable[Balance]) -> dict[str, Account]:
+    accounts: dict[str, Account] = {}
+    for balance in balances:
+        known = accounts.get(balance.account_id)
+        if known is None or known.version < balance.version:
+            accounts[balance.account_id] = Account(balance.available_nano_credits, balance.version)
+    return accounts
+
+
+HANDLERS: Mapping[type[Message], Callable[[Any, Delivery, ReadModelService], Awaitable[None]]] = {
+    AccountOpened: on_account_opened,
+    CreditsGranted: on_credits_granted,
+    UsageRated: on_usage_rated,
+    ModelRegistered: on_model_registered,
+    PriceChanged: on_price_changed,
+    DeploymentHealthChanged: on_deployment_health_changed,
+}

@@ -1,0 +1,241 @@
+"""The whole gateway: real database and NATS, the official client, and replicas that agree."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import asyncpg
+import pytest
+from google.protobuf.message import Message
+from nats.aio.client import Client
+from openai import AsyncOpenAI, AuthenticationError, NotFoundError, RateLimitError
+from starlette.types import Receive, Scope, Send
+
+from dozen.credits.v1.credits_events_pb2 import CreditsGranted, UsageRated
+from dozen.credits.v1.credits_pb2 import Balance
+from dozen.gateway.v1.gateway_events_pb2 import ApiKeyCreated, ApiKeyRevoked
+from dozen.gateway.v1.gateway_pb2 import RequestFacts
+from dozen.gateway.v1.gateway_service_pb2 import (
+    CreateApiKeyRequest,
+    DecideRequest,
+    DecideResponse,
+    ListApiKeysRequest,
+    RevokeApiKeyRequest,
+)
+from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from dozen.models.v1.models_events_pb2 import ModelRegistered, PriceChanged
+from dozen.models.v1.models_pb2 import Deployment, Model, Price
+from dozen_chassis.errors import InvalidRequest, ServiceError
+from dozen_chassis.grpc import open_channel, remote_errors
+from dozen_chassis.run import serving
+from dozen_chassis.signing import caller_token
+from dozen_gateway.app import create_app
+from dozen_gateway.domain.route_table import ROUTES
+from dozen_gateway.settings import Settings
+from dozen_testing.databases import TestDatabases
+from dozen_testing.http import serve
+
+if TYPE_CHECKING:
+    from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceAsyncStub  # in the stub file only
+
+pytestmark = pytest.mark.integration
+
+NO_NATS = "nats://gateway:none@127.0.0.1:1"
+CHAT = RequestFacts(method="POST", path="/v1/chat/completions", model="smol")
+FILES = RequestFacts(method="GET", path="/v1/files")
+COMPLETION = (
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"smol","choices":[{"index":0,'
+    b'"finish_reason":"stop","message":{"role":"assistant","content":"hello"}}]}'
+)
+
+
+@dataclass
+class Gateway:
+    """A running gateway."""
+
+    url: str
+    stub: "GatewayServiceAsyncStub"
+
+    async def decide(self, key: str, facts: RequestFacts) -> DecideResponse:
+        return await self.stub.Decide(DecideRequest(facts=facts, api_key=key))
+
+    async def until(self, key: str, facts: RequestFacts, code: str | None) -> None:
+        """Wait for a decision: a rejection by this code, or with None an admission."""
+        while (await self.decide(key, facts)).rejection.code != (code or ""):
+            pass
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def start(base_settings: dict[str, Any]) -> AsyncIterator[Start]:
+    """Runs a gateway."""
+
+    @asynccontextmanager
+    async def start(address: str = "http://127.0.0.1:1", **settings: Any) -> AsyncIterator[Gateway]:
+        addresses = {route.service: address for route in ROUTES}
+        values = {"admission_master_key": "ab" * 32, "service_addresses": addresses}
+        token = caller_token(bytes.fromhex(base_settings["grpc_key"]), "test")
+        async with (
+            serving("gateway", create_app, Settings(**base_settings | values | settings)) as server,
+            open_channel(f"127.0.0.1:{server.grpc_port}", token) as channel,
+        ):
+            yield Gateway(f"http://127.0.0.1:{server.http_port}", GatewayServiceStub(channel))
+
+    async with asyncio.timeout(60):
+        yield start
+
+
+async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+    """Complete every chat."""
+    if scope["type"] == "http":
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": COMPLETION})
+
+
+async def create_key(gateway: Gateway) -> str:
+    created = await gateway.stub.CreateApiKey(CreateApiKeyRequest(account_id="acme", name="test"))
+    return created.secret
+
+
+async def test_what_other_services_tell_of_admits_the_official_client(
+    start: Start, nats_client: Client
+) -> None:
+    jetstream = nats_client.jetstream()
+    for domain in ("credits", "models"):
+        await jetstream.add_stream(name=domain.upper(), subjects=[f"dozen.{domain}.v1.>"])
+
+    async def publish(event: Message) -> None:
+        await jetstream.publish(event.DESCRIPTOR.full_name, event.SerializeToString())
+
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(serve(upstream))
+        gateway: Gateway = await stack.enter_async_context(start(address))
+        key = await create_key(gateway)
+        client = await stack.enter_async_context(
+            AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+        )
+
+        async def ask() -> str | None:
+            answer = await client.chat.completions.create(
+                model="smol", messages=[{"role": "user", "content": "hi"}]
+            )
+            assert (answer._request_id or "").startswith("req_")
+            return answer.choices[0].message.content
+
+        await gateway.until(key, CHAT, "model_not_found")
+        with pytest.raises(NotFoundError, match="does not exist or you do not have access"):
+            await ask()
+        deployment = Deployment(id="smol-chat", service="chat", address=address, priority=1, weight=1)
+        await publish(
+            ModelRegistered(model=Model(id="smol", capabilities=["chat"], deployments=[deployment]))
+        )
+        await publish(PriceChanged(price=Price(id="price-1", model_id="smol")))
+        await gateway.until(key, CHAT, "insufficient_quota")
+        with pytest.raises(RateLimitError) as refused:
+            await ask()
+        assert refused.value.code == refused.value.type == "insufficient_quota"
+        balance = Balance(account_id="acme", available_nano_credits=10, version=2)
+        await publish(CreditsGranted(balance=balance))
+        await gateway.until(key, CHAT, None)
+        assert await ask() == "hello"
+        spent = Balance(account_id="acme", available_nano_credits=0, version=3)
+        await publish(UsageRated(balances=[spent]))
+        await gateway.until(key, CHAT, "insufficient_quota")
+
+
+async def test_keys_are_administered_by_http(start: Start, nats_client: Client) -> None:
+    async with AsyncExitStack() as stack:
+        gateway: Gateway = await stack.enter_async_context(start())
+        key = await create_key(gateway)
+        await gateway.until(key, FILES, None)
+        client = await stack.enter_async_context(aiohttp.ClientSession(headers={"x-api-key": key}))
+        created = await (await client.post(f"{gateway.url}/v1/keys", json={"name": "laptop"})).json()
+        assert created["value"].startswith(f"dz-acme-{created['id']}-")
+        assert (await gateway.decide(created["value"], FILES)).HasField("admitted")
+        page = await (await client.get(f"{gateway.url}/v1/keys", params={"limit": 1})).json()
+        assert page["has_more"]
+        assert page["first_id"] == page["last_id"] == created["id"]
+        assert page["data"] == [{name: created[name] for name in ("id", "object", "name", "created_at")}]
+        deleted = await client.delete(f"{gateway.url}/v1/keys/{created['id']}")
+        assert await deleted.json() == {"id": created["id"], "object": "api_key", "deleted": True}
+        await gateway.until(created["value"], FILES, "invalid_api_key")
+        page = await (await client.get(f"{gateway.url}/v1/keys")).json()
+        assert (len(page["data"]), page["has_more"]) == (1, False)
+        assert (await client.delete(f"{gateway.url}/v1/keys/key_none")).status == 404
+        assert (await client.post(f"{gateway.url}/v1/keys", json={"name": ""})).status == 400
+        assert (await client.get(f"{gateway.url}/v1/keys", params={"limit": 101})).status == 400
+        heard = await nats_client.jetstream().subscribe("dozen.gateway.v1.*")
+        first, second, third = [await heard.next_msg(timeout=10) for _ in range(3)]
+        assert {ApiKeyCreated.FromString(message.data).api_key.id for message in (first, second)} == {
+            key.split("-")[2],
+            created["id"],
+        }
+        assert third.subject == "dozen.gateway.v1.ApiKeyRevoked"
+        assert ApiKeyRevoked.FromString(third.data).api_key.HasField("revoked_at")
+
+
+async def test_a_revoked_key_is_refused_by_every_replica_though_nats_is_down(start: Start) -> None:
+    async with start(nats_url=NO_NATS) as one, start(nats_url=NO_NATS) as other:
+        key = await create_key(one)
+        (listed,) = (await one.stub.ListApiKeys(ListApiKeysRequest(account_id="acme"))).api_keys
+        await other.until(key, FILES, None)
+        await one.stub.RevokeApiKey(RevokeApiKeyRequest(account_id="acme", key_id=listed.id))
+        await one.until(key, FILES, "invalid_api_key")
+        await other.until(key, FILES, "invalid_api_key")
+        client = AsyncOpenAI(base_url=f"{other.url}/v1", api_key=key, max_retries=0)
+        async with client:
+            with pytest.raises(AuthenticationError, match="Incorrect API key provided"):
+                await client.files.list()
+
+
+async def test_the_account_of_a_key_must_be_one(start: Start) -> None:
+    async with start(nats_url=NO_NATS) as gateway:
+        with pytest.raises(ServiceError) as refused, remote_errors():
+            await gateway.stub.CreateApiKey(CreateApiKeyRequest(account_id="Not One", name="test"))
+    assert refused.value.code == "invalid_account_id"
+    assert refused.value.status == InvalidRequest.status
+
+
+async def test_without_its_database_the_gateway_goes_on_with_what_it_knows(
+    start: Start, databases: TestDatabases, postgres_dsn: str
+) -> None:
+    name = urlsplit(postgres_dsn).path.removeprefix("/")
+    superuser = await asyncpg.connect(databases.server.superuser_dsn)
+
+    async def database_is(there: bool) -> None:
+        await superuser.execute(f'alter database "{name}" with allow_connections {there}')
+        if not there:
+            await superuser.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name
+            )
+
+    async def until(url: str, status: int) -> dict[str, Any]:
+        async with aiohttp.ClientSession() as client:
+            while (response := await client.get(f"{url}/readyz")).status != status:
+                pass
+            body: dict[str, Any] = await response.json()
+            return body
+
+    async with start(nats_url=NO_NATS) as gateway:
+        key = await create_key(gateway)
+        await until(gateway.url, 200)
+        await database_is(False)
+        checks = (await until(gateway.url, 503))["checks"]
+        assert checks["postgres"] != "ok"
+        assert checks["state"] == "ok"
+        assert (await gateway.decide(key, FILES)).HasField("admitted")
+        async with start(nats_url=NO_NATS) as late:
+            assert "NotLoaded" in (await until(late.url, 503))["checks"]["state"]
+            assert (await late.decide(key, FILES)).rejection.code == "not_ready"
+            await database_is(True)
+            await until(late.url, 200)
+            assert (await late.decide(key, FILES)).HasField("admitted")
+        await until(gateway.url, 200)
+    await superuser.close()

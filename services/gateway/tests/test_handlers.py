@@ -1,0 +1,96 @@
+"""What other services tell of arrives in the database, in whatever order it comes."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf.message import Message
+
+from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated
+from dozen.credits.v1.credits_pb2 import Balance
+from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
+from dozen.models.v1.models_pb2 import (
+    HEALTH_HEALTHY,
+    HEALTH_UNHEALTHY,
+    HEALTH_UNSPECIFIED,
+    Deployment,
+    Health,
+    Model,
+    Price,
+)
+from dozen_chassis.events import Delivery
+from dozen_chassis.postgres import Database
+from dozen_gateway.domain import state
+from dozen_gateway.domain.state import Account, Snapshot, State
+from dozen_gateway.handlers import HANDLERS
+from dozen_gateway.repository import GatewayRepository
+from dozen_gateway.service.read_models import ReadModelService
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def repository(database: Database) -> GatewayRepository:
+    return GatewayRepository(database)
+
+
+async def handle(repository: GatewayRepository, event: Message, at: datetime = NOW) -> Snapshot:
+    delivery = Delivery("event-1", 1, at)
+    await HANDLERS[type(event)](event, delivery, ReadModelService(repository, State()))
+    return await repository.read()
+
+
+async def test_balances_are_taken_from_every_event_that_has_them(repository: GatewayRepository) -> None:
+    opened = AccountOpened(balance=Balance(account_id="acme", available_nano_credits=0, version=1))
+    granted = CreditsGranted(balance=Balance(account_id="acme", available_nano_credits=9, version=2))
+    assert (await handle(repository, opened)).accounts == {"acme": Account(0, 1)}
+    assert (await handle(repository, granted)).accounts == {"acme": Account(9, 2)}
+    assert (await handle(repository, opened)).accounts == {"acme": Account(9, 2)}
+
+
+async def test_of_several_balances_in_one_event_the_newest_is_taken(repository: GatewayRepository) -> None:
+    rated = UsageRated(
+        balances=[
+            Balance(account_id="acme", available_nano_credits=3, version=5),
+            Balance(account_id="acme", available_nano_credits=4, version=4),
+            Balance(account_id="other", available_nano_credits=1, version=1),
+        ]
+    )
+    assert (await handle(repository, rated)).accounts == {"acme": Account(3, 5), "other": Account(1, 1)}
+
+
+async def test_a_model_is_taken_whole(repository: GatewayRepository) -> None:
+    deployment = Deployment(id="smol-1", service="chat", address="http://chat:8080/", priority=1, weight=100)
+    model = Model(id="a/smol", capabilities=["chat"], context_length=2048, deployments=[deployment])
+    known = await handle(repository, ModelRegistered(model=model))
+    assert known.models == {
+        "a/smol": state.Model(
+            "a/smol",
+            frozenset({"chat"}),
+            2048,
+            (state.Deployment("smol-1", "chat", "http://chat:8080", 1, 100),),
+        )
+    }
+    del model.deployments[:]
+    known = await handle(repository, ModelRegistered(model=model), NOW + timedelta(seconds=1))
+    assert known.models["a/smol"].deployments == ()
+
+
+async def test_a_price_is_taken_with_its_beginning(repository: GatewayRepository) -> None:
+    price = Price(id="price-1", model_id="smol", nano_credits={"input_tokens": 5})
+    price.effective_from.FromDatetime(NOW)
+    known = await handle(repository, PriceChanged(price=price))
+    assert known.prices == {"smol": (state.Price("price-1", {"input_tokens": 5}, NOW.timestamp()),)}
+
+
+@pytest.mark.parametrize(
+    ("health", "usable"),
+    [(HEALTH_HEALTHY, True), (HEALTH_UNHEALTHY, False), (HEALTH_UNSPECIFIED, True)],
+)
+async def test_only_an_unhealthy_deployment_takes_no_requests(
+    repository: GatewayRepository, health: Health.ValueType, usable: bool
+) -> None:
+    changed = DeploymentHealthChanged(deployment_id="smol-1", model_id="smol", health=health)
+    changed.observed_at.FromDatetime(NOW)
+    assert (await handle(repository, changed)).usable == {"smol-1": usable}

@@ -1,0 +1,1 @@
+"""What the jobs service is about: pure rules, by noun."""
