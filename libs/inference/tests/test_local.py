@@ -73,6 +73,7 @@ async def test_no_step_is_begun_for_a_request_that_was_cancelled() -> None:
     third = asyncio.create_task(model.run(engine.step))
     await asyncio.sleep(0)
     second.cancel()
+    await asyncio.wait((second,))
     engine.allowed.release()
     engine.allowed.release()
     assert await first == 1

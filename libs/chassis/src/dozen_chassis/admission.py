@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,7 +34,7 @@ class Admission:
             OPERATION_HEADER: self.operation,
             REQUEST_ID_HEADER: self.request_id,
         }
-        headers[SIGNATURE_HEADER] = f"{expires_at}.{_signature(headers, secret, expires_at)}"
+        headers[SIGNATURE_HEADER] = f"{expires_at}.{_signature(headers, secret, str(expires_at))}"
         return headers
 
 
@@ -49,9 +50,8 @@ def verify(headers: Mapping[str, str], operation: str, secret: bytes, now: float
         for name, value in headers.items()
         if name == REQUEST_ID_HEADER or (name.startswith(PREFIX) and name != SIGNATURE_HEADER)
     }
-    if not expires.isdecimal() or not hmac.compare_digest(
-        _signature(signed, secret, int(expires)).encode(), signature.encode("utf-8", "replace")
-    ):
+    expected = _signature(signed, secret, expires)
+    if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
         raise NotAdmitted()
     if int(expires) < now:
         raise NotAdmitted("The admission of this request has expired.")
@@ -66,6 +66,7 @@ def verify(headers: Mapping[str, str], operation: str, secret: bytes, now: float
     )
 
 
-def _signature(headers: Mapping[str, str], secret: bytes, expires_at: int) -> str:
-    lines = [str(expires_at), *(f"{name}:{headers[name]}" for name in sorted(headers))]
-    return hmac.digest(secret, "\n".join(lines).encode(), hashlib.sha256).hex()
+def _signature(headers: Mapping[str, str], secret: bytes, expires_at: str) -> str:
+    # As JSON, so that no value can pass for the end of another and the start of a further one.
+    text = json.dumps([expires_at, sorted(headers.items())])
+    return hmac.digest(secret, text.encode(), hashlib.sha256).hex()

@@ -66,7 +66,12 @@ class Resources:
         self._stack.push_async_callback(self.database.close)
         self.health.register("postgres", self.database.ping)
         repository = Repository(self.database)
-        self.every("forget deliveries", timedelta(hours=1), lambda: repository.forget_deliveries(_REDELIVERY))
+
+        async def forget_deliveries() -> None:
+            while await repository.forget_deliveries(_REDELIVERY):
+                pass
+
+        self.every("forget deliveries", timedelta(hours=1), forget_deliveries)
         return self.database
 
     def jetstream(self, url: SecretStr, *, replicas: int = 1) -> Bus:

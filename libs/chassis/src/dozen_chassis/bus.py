@@ -3,10 +3,11 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -46,6 +47,11 @@ class Bus:
     async def run(self, domain: str) -> None:
         """Connect, and again whenever the connection is lost; declare the stream of a domain's events."""
         user = urlsplit(self._url).username or ""
+        changed = asyncio.Event()
+
+        async def on_change() -> None:
+            changed.set()
+
         try:
             await self._client.connect(
                 self._url,
@@ -55,10 +61,15 @@ class Bus:
                 reconnect_time_wait=1,
                 connect_timeout=2,
                 error_cb=_log_error,
+                reconnected_cb=on_change,
+                closed_cb=on_change,
             )
-            await self._declare(domain)
-            self._connected.set()
-            await asyncio.Event().wait()
+            while not self._client.is_closed:
+                changed.clear()
+                await self._declare(domain)  # each time, in case the server has come back without it
+                self._connected.set()
+                await changed.wait()
+            raise NotConnected()  # for good, such as after another password; a new process may do better
         finally:
             await self._client.close()
 
@@ -78,7 +89,7 @@ class Bus:
             envelope.subject, envelope.payload, headers=dict(envelope.headers), timeout=PUBLISH_SECONDS
         )
 
-    async def pull(self, stream: str, durable: str, subject: str, batch: int) -> AsyncIterator[Msg]:
+    async def pull(self, stream: str, durable: str, subject: str, batch: int) -> AsyncGenerator[Msg, None]:
         """Give the messages of a durable consumer without end; create it, once its stream exists.
 
         Messages arrive one by one as they are published, at most `batch` ahead of the caller.
@@ -98,7 +109,8 @@ class Bus:
                     except nats.errors.TimeoutError:  # the request was lost with a connection
                         break
                     if status := (message.headers or {}).get("Status"):
-                        if status == "409":  # such as a deleted consumer; a full one says so by 408
+                        if status != "408":  # not just the end of a request: the consumer may be gone
+                            await asyncio.sleep(_RETRY_SECONDS)
                             await self._create_consumer(stream, durable, subject)
                         break
                     yield message
@@ -113,9 +125,12 @@ class Bus:
             max_age=STREAM_SECONDS,
             num_replicas=self._replicas,
         )
-        while True:
+        while not self._client.is_closed:
             try:
-                await self.jetstream.add_stream(config)  # the same again changes nothing
+                try:
+                    await self.jetstream.add_stream(config)  # the same again changes nothing
+                except nats.js.errors.BadRequestError:  # it exists, and is not the same
+                    await self.jetstream.update_stream(config)
                 return
             except nats.errors.Error as error:
                 log.warning("stream %s is not declared yet: %r", config.name, error)

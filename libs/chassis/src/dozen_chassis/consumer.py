@@ -95,15 +95,17 @@ class Consumer:
         try:
             while True:
                 arriving = asyncio.ensure_future(anext(messages))
-                await asyncio.wait((arriving, stopped), return_when=asyncio.FIRST_COMPLETED)
-                if stopping.is_set():
-                    arriving.cancel()  # what arrived just now is delivered again, elsewhere
+                try:
+                    await asyncio.wait((arriving, stopped), return_when=asyncio.FIRST_COMPLETED)
+                    if stopping.is_set():
+                        return  # what arrived just now is delivered again, elsewhere
+                finally:
+                    arriving.cancel()
                     await asyncio.wait((arriving,))
-                    return
                 await self._take(arriving.result())
         finally:
             stopped.cancel()
-            await messages.aclose()  # type: ignore[attr-defined]  # a generator
+            await messages.aclose()
 
     async def _take(self, message: Msg) -> None:
         headers = message.headers or {}

@@ -17,13 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind
 
-from dozen_chassis.errors import (
-    CallerNotTrusted,
-    DependencyUnavailable,
-    InternalError,
-    ServiceError,
-    Status,
-)
+from dozen_chassis.errors import CallerNotTrusted, DependencyUnavailable, InternalError, ServiceError, Status
 from dozen_chassis.logging import request_id
 from dozen_chassis.signing import verify_caller
 from dozen_chassis.telemetry import current_trace_headers, trace_context, tracer
@@ -35,20 +29,13 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _OPEN_SERVICES = ("/grpc.health.", "/grpc.reflection.")
 
 # Retries are gRPC's own, under its throttling: at most one retry for every ten calls that succeed.
+_RETRIES = {
+    "maxAttempts": 3, "initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}  # fmt: skip
 _SERVICE_CONFIG = json.dumps(
     {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
+        "methodConfig": [{"name": [{}], "retryPolicy": _RETRIES}],
         "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
     }
 )
@@ -93,20 +80,11 @@ class _EdgeInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or details.method.startswith(_OPEN_SERVICES):
             return handler
-        if handler.response_streaming:
-            wrapped: Any = self._streaming(handler.unary_stream or handler.stream_stream, details.method)
-            make = (
-                grpc.unary_stream_rpc_method_handler
-                if handler.unary_stream
-                else grpc.stream_stream_rpc_method_handler
-            )
-        else:
-            wrapped = self._unary(handler.unary_unary or handler.stream_unary, details.method)
-            make = (
-                grpc.unary_unary_rpc_method_handler
-                if handler.unary_unary
-                else grpc.stream_unary_rpc_method_handler
-            )
+        answers = "stream" if handler.response_streaming else "unary"
+        kind = f"{'stream' if handler.request_streaming else 'unary'}_{answers}"
+        wrap = self._streaming if handler.response_streaming else self._unary
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        wrapped = wrap(getattr(handler, kind), details.method)
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
     def _unary(self, method: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:

@@ -15,6 +15,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -96,21 +97,18 @@ class RequestContext:
         try:
             try:
                 path = scope["path"]
-                if self._admission_key is not None and path.startswith("/v1/"):
+                if (key := self._admission_key) is not None and path.startswith("/v1/"):
                     operation = f"{scope['method']} {path}"
-                    scope["admission"] = admission.verify(
-                        headers, operation, self._admission_key, time.time()
-                    )
+                    scope["admission"] = admission.verify(headers, operation, key, time.time())
                 await self._app(scope, self._limited(receive, headers, path), send_with_id)
-            except ServiceError as error:
-                if status:  # the response has begun: all that is left is to cut it
-                    raise
-                await send_error(error, scope, receive, send_with_id)
-            except Exception:
-                log.exception("unhandled error", extra={"path": scope["path"]})
-                if status:
-                    raise
-                await send_error(InternalError(), scope, receive, send_with_id)
+            except ClientDisconnect:
+                status = 499  # nobody is there to be answered
+            except Exception as error:
+                if not isinstance(error, ServiceError):
+                    log.exception("unhandled error", extra={"path": scope["path"]})
+                    error = InternalError()
+                if not status:  # otherwise the response has begun, and the server cuts it
+                    await send_error(error, scope, receive, send_with_id)
         finally:
             self._record(scope, status, time.perf_counter() - started)
             request_id.reset(token)
@@ -141,15 +139,8 @@ class RequestContext:
         route = getattr(scope.get("route"), "path", None) or scope.get("route_name") or "unmatched"
         REQUESTS.labels(scope["method"], route, status).inc()
         LATENCY.labels(scope["method"], route).observe(seconds)
-        log.info(
-            "request",
-            extra={
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "milliseconds": round(seconds * 1000, 2),
-            },
-        )
+        facts = {"method": scope["method"], "path": scope["path"], "status": status}
+        log.info("request", extra={**facts, "milliseconds": round(seconds * 1000, 2)})
 
 
 async def send_error(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -206,17 +197,17 @@ def create_http(
     `plain_routes` are raw ASGI routes for hot paths, matched before the routers. `body_limits` are
     limits in bytes for path prefixes that need other than `max_body_bytes`.
     """
-    app = FastAPI(title=title, docs_url=None, redoc_url=None)
-    app.router.routes.extend(plain_routes)
-    for router in routers:
-        app.include_router(router)
     handlers: dict[Any, Any] = {
         ServiceError: _on_service_error,
         RequestValidationError: _on_validation_error,
         HTTPException: _on_http_error,
     }
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
+    app = FastAPI(
+        title=title, docs_url=None, redoc_url=None, redirect_slashes=False, exception_handlers=handlers
+    )
+    app.router.routes.extend(plain_routes)
+    for router in routers:
+        app.include_router(router)
     for added in middleware:
         app.add_middleware(added.cls, *added.args, **added.kwargs)
     app.add_middleware(

@@ -53,13 +53,7 @@ class Relay:
                 while await self.relay_batch() == BATCH:
                     pass
                 delay = POLL_SECONDS
-            except (
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                PublishFailed,
-            ) as error:
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, PublishFailed) as error:
                 log.warning("outbox relay waits: %s", error)
                 delay = min(delay * 2, 10)
 
@@ -133,12 +127,16 @@ class GroupCommit(Generic[Record]):
 
     async def run(self) -> None:
         """Commit until cancelled; commit what waits even then."""
+        committing: asyncio.Future[None] | None = None
         try:
             while True:
                 await self._arrived.wait()
                 await asyncio.sleep(self._window)
-                await self._commit()
+                committing = asyncio.ensure_future(self._commit())
+                await asyncio.shield(committing)
         finally:
+            if committing is not None:
+                await committing
             while self._waiting:
                 await self._commit()
 

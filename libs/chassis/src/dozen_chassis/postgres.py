@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Self
@@ -15,6 +15,7 @@ from dozen_chassis.events import Envelope
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 0.5
+_SILENCE_SECONDS = 30.0
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
@@ -39,7 +40,7 @@ class Database:
         """Raise unless the database answers."""
         await self.pool.fetchval("select 1")
 
-    async def listen(self, channel: str) -> AsyncIterator[str | None]:
+    async def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
         """Give what is notified on a channel, by any replica, without end.
 
         None comes first, and again after each lost connection: notifications may have been missed, and
@@ -53,11 +54,11 @@ class Database:
                 try:
                     await connection.add_listener(channel, lambda *heard, q=payloads: q.put_nowait(heard[3]))
                     yield None
-                    while (payload := await payloads.get()) is not None:
+                    while (payload := await _heard(payloads, connection)) is not None:
                         yield payload
                 finally:
                     connection.terminate()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("not listening to '%s': %r", channel, error)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
@@ -68,6 +69,15 @@ class Database:
                 await self.pool.close()
         except TimeoutError:
             self.pool.terminate()
+
+
+async def _heard(payloads: asyncio.Queue[str | None], connection: asyncpg.Connection) -> str | None:
+    while True:
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                return await payloads.get()
+        except TimeoutError:  # nothing to tell, or a connection that was lost without a word
+            await connection.execute("select", timeout=5)
 
 
 class Repository:

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TypeVar
 import uvicorn
 import uvloop
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from dozen_chassis.app import App, Resources
 from dozen_chassis.consumer import Consumer
@@ -48,8 +50,12 @@ def run(create_app: CreateApp[AnySettings], settings_class: type[AnySettings]) -
     try:
         settings = settings_class()
     except ValidationError as error:
-        missing = [f"DOZEN_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
-        sys.exit("\n".join([f"{package} cannot start; its settings are not valid:", *missing]))
+        faults = [
+            f"DOZEN_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
+        ]
+        sys.exit("\n".join([f"{package} cannot start; its settings are not valid:", *faults]))
+    except SettingsError as error:
+        sys.exit(f"{package} cannot start; {error}")
     configure_logging(service, settings.log_level)
     if arguments.command == "migrate":
         dsn, directory = settings.postgres_dsn.get_secret_value(), migrations_directory(package)
@@ -95,7 +101,7 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """Serve a service for the block; then let what runs finish, for `shutdown_seconds` at most."""
     resources = Resources(service, Health(service))
-    stopping = resources.health.stopping
+    stopping, deadline = resources.health.stopping, 0.0
     try:
         app = await create_app(settings, resources)
         consumers = [
@@ -111,12 +117,14 @@ async def serving(
                     yield Serving(http_port, grpc_port, resources.failed)
                 finally:
                     stopping.set()
+                    deadline = time.monotonic() + settings.shutdown_seconds
         finally:
             stopping.set()
             if consumers:
-                _, late = await asyncio.wait(consumers, timeout=settings.shutdown_seconds)
+                _, late = await asyncio.wait(consumers, timeout=max(0, deadline - time.monotonic()))
                 for consumer in late:
                     consumer.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
     finally:
         await resources.close()
 
@@ -162,18 +170,25 @@ async def _http(app: App, settings: ServiceSettings, resources: Resources) -> As
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
     )
     with socket.create_server((settings.http_host, settings.http_port), backlog=2048) as listener:
-        server = _HttpServer(config)
+        server = _HttpServer(config, resources.health.stopping)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         resources.watch(task)
         try:
             yield listener.getsockname()[1]
         finally:
-            server.should_exit = True
+            resources.health.stopping.set()
             await task
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn in a process whose signals are ours to handle."""
+    """uvicorn in a process whose signals are ours to handle; it ends once `stopping` is set."""
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._stopping.is_set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -16,5 +16,6 @@ def caller_token(callee_key: bytes, caller: str) -> str:
 
 def verify_caller(callee_key: bytes, token: str) -> str | None:
     """Return the caller's name, or None where the token is not one that `caller_token` made."""
-    caller, dot, _ = token.partition(".")
-    return caller if dot and hmac.compare_digest(caller_token(callee_key, caller), token) else None
+    caller = token.partition(".")[0]
+    expected = caller_token(callee_key, caller)
+    return caller if hmac.compare_digest(expected.encode(), token.encode()) else None

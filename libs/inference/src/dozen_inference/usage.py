@@ -2,9 +2,31 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.admission import Admission
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """The `usage` object of OpenAI's API."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+def token_quantities(usage: Usage) -> dict[str, int]:
+    """Give tokens in the units of the price list."""
+    details = usage.prompt_tokens_details
+    cached = min(details.cached_tokens or 0, usage.prompt_tokens) if details else 0
+    quantities = {"input_tokens": usage.prompt_tokens - cached, "output_tokens": usage.completion_tokens or 0}
+    return quantities | {"cached_input_tokens": cached} if cached else quantities
 
 
 def usage_record(
