@@ -14,7 +14,7 @@ async def test_its_result_is_kept_and_its_end_is_heard(access: Access) -> None:
             "task_type": "chat.completions",
             "parameters": {
                 "model": CHAT_MODEL,
-                "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                "messages": [{"role": "user", "content": "Which city is the capital of France?"}],
                 "temperature": 0,
                 "max_tokens": 16,
             },

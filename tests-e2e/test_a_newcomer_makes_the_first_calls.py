@@ -8,7 +8,7 @@ from journey import CHAT_MODEL
 async def test_a_question_is_answered(client: AsyncOpenAI) -> None:
     raw = await client.chat.completions.with_raw_response.create(
         model=CHAT_MODEL,
-        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        messages=[{"role": "user", "content": "Which city is the capital of France?"}],
         temperature=0,
         max_tokens=24,
     )

@@ -3,7 +3,7 @@ import OpenAI from "openai";
 
 const client = new OpenAI({ maxRetries: 0 });
 const model = process.argv[2];
-const messages = [{ role: "user", content: "What is the capital of France?" }];
+const messages = [{ role: "user", content: "Which city is the capital of France?" }];
 
 const answer = await client.chat.completions.create({ model, messages, temperature: 0, max_tokens: 16 });
 

@@ -100,7 +100,8 @@ def memory_bytes(pid: int) -> int:
 def summary(variables: Mapping[str, str], env_file: Path, refusal: str | None, seconds: float) -> str:
     """Say how to use what has started; `refusal` is why the key does not work, if it does not."""
     url, key = variables["OPENAI_BASE_URL"], variables["OPENAI_API_KEY"]
-    body = {"model": LLAMA_MODEL, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    question = [{"role": "user", "content": "Which city is the capital of France?"}]
+    body = {"model": LLAMA_MODEL, "messages": question, "max_tokens": 50, "temperature": 0}
     remark = f"\nThe key cannot be used now: {refusal}\n" if refusal else ""
     return f"""
 Dozen is up after {seconds:.1f} s.

@@ -14,6 +14,8 @@ import xllamacpp
 from dozen_local.layout import LLAMA_MODEL
 
 REQUESTS_AT_ONCE = 4
+DEFAULT_ANSWER_TOKENS = 512
+"""Of a request that sets no limit: so small a model may not find an end by itself."""
 CONTEXT_TOKENS = 2048
 """Of each of those requests; reserving it takes 47 MB of memory a request."""
 
@@ -44,6 +46,7 @@ def serve(host: str, port: int, cores: int) -> xllamacpp.Server:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, cores - 1)
     # What the model's authors advise, for requests that say nothing.
     params.sampling.temp, params.sampling.top_p = 0.2, 0.9
+    params.n_predict = DEFAULT_ANSWER_TOKENS
     params.hostnames, params.port = [host], port
     params.endpoint_metrics = True
     params.ui = False
