@@ -1,19 +1,23 @@
 -- All amounts are nano-credits: one credit is 1,000,000,000 of them.
 
--- `available` is the sum of the account's entries in the book of that name. It falls below zero only by
--- charges for usage that was already served.
+-- `available` and `leased` are the sums of the account's entries in the books of those names. Together they are
+-- what the account has; no lease takes more than is available, so neither falls below zero.
 create table accounts (
     id text primary key check (id ~ '^[a-z0-9]{1,32}$'),
     name text not null,
     available bigint not null default 0,
+    leased bigint not null default 0,
     version bigint not null default 1 check (version > 0),
     created_at timestamptz not null default now(),
-    updated_at timestamptz not null default now()
+    updated_at timestamptz not null default now(),
+    constraint accounts_available check (available >= 0),
+    constraint accounts_leased check (leased >= 0)
 );
 
 -- The ledger. A transfer takes from one book of an account and gives to another, in one row, so that debits
 -- equal credits whatever is written. The books of an account: `issued` (where its credits come from),
--- `available` (its balance) and `revenue` (what it has spent).
+-- `available` and `leased` (what it has), `revenue` (what its usage cost) and `written_off` (what of that nobody
+-- could pay).
 create table transfers (
     id uuid not null default uuidv7(),
     account_id text not null references accounts,
@@ -21,12 +25,22 @@ create table transfers (
     debit text not null,
     credit text not null,
     nano_credits bigint not null check (nano_credits > 0),
-    reference text not null, -- a grant's idempotency key, a charge's request id; unique in the table of each
-    reason text not null default '',
+    reference text not null, -- the id of the request, of the lease, or of the posting
     created_at timestamptz not null default now(),
     primary key (created_at, id),
     constraint transfers_kind check (
-        (kind, debit, credit) in (('grant', 'issued', 'available'), ('charge', 'available', 'revenue'))
+        (kind, debit, credit) in (
+            ('grant', 'issued', 'available'),
+            ('adjustment', 'issued', 'available'),
+            ('adjustment', 'available', 'issued'),
+            ('expiry', 'available', 'issued'),
+            ('lease', 'available', 'leased'),
+            ('release', 'leased', 'available'),
+            ('charge', 'leased', 'revenue'),
+            ('charge', 'available', 'revenue'),
+            ('write_off', 'written_off', 'revenue'),
+            ('refund', 'revenue', 'available')
+        )
     )
 ) partition by range (created_at);
 create table transfers_default partition of transfers default;
@@ -45,14 +59,36 @@ create view entries as
     union all
     select id, account_id, credit, nano_credits, created_at from transfers;
 
-create table grants (
-    idempotency_key text primary key,
-    transfer_id uuid not null default uuidv7(),
+-- What a gateway replica may promise to requests: it has nano_credits - spent - returned. It is open until nothing
+-- is left in it, and then never again. Its account's lock is its own.
+create table leases (
+    id text primary key,
     account_id text not null references accounts,
-    nano_credits bigint not null,
-    reason text not null,
-    created_at timestamptz not null default now()
+    holder text not null,
+    nano_credits bigint not null check (nano_credits > 0), -- all that was ever moved into it
+    spent bigint not null default 0 check (spent >= 0),
+    returned bigint not null default 0 check (returned >= 0),
+    expires_at timestamptz not null,
+    created_at timestamptz not null default now(),
+    closed_at timestamptz,
+    constraint leases_amounts check (spent + returned <= nano_credits),
+    constraint leases_closed check (closed_at is null or spent + returned = nano_credits)
 );
+create unique index leases_open on leases (account_id, holder) where closed_at is null;
+create index leases_expiry on leases (expires_at) where closed_at is null;
+create index leases_past on leases (closed_at) where closed_at is not null;
+
+-- Calls that added to a lease, so that a repeated one adds nothing more.
+create table lease_extensions (
+    account_id text not null,
+    holder text not null,
+    request_token text not null,
+    lease_id text not null,
+    nano_credits bigint not null,
+    created_at timestamptz not null default now(),
+    primary key (account_id, holder, request_token)
+);
+create index lease_extensions_past on lease_extensions (created_at);
 
 -- What models announced; a price never changes.
 create table prices (
@@ -80,11 +116,39 @@ create table usage (
     price_id text not null,
     quantities jsonb not null,
     nano_credits bigint not null check (nano_credits >= 0),
+    written_off bigint not null default 0 check (written_off >= 0),
+    refunded bigint not null default 0 check (refunded >= 0),
+    lease_id text not null,
     estimated boolean not null,
     rated_at timestamptz not null default now(),
-    primary key (account_id, finished_at, request_id)
+    primary key (account_id, finished_at, request_id),
+    constraint usage_paid check (written_off + refunded <= nano_credits) -- nothing unpaid is refunded
 ) partition by range (finished_at);
 create table usage_default partition of usage default;
+
+-- What was posted by request, once per idempotency key. One that gives credits keeps count of what is left of
+-- them: they are spent in the order of priority, expiry and age. `remaining` is counted when that order can
+-- change, that is before others come in and before any expire.
+create table postings (
+    id text primary key,
+    idempotency_key text not null unique,
+    kind text not null check (kind in ('grant', 'adjustment', 'refund')),
+    account_id text not null references accounts,
+    nano_credits bigint not null check (nano_credits > 0 or (nano_credits < 0 and kind = 'adjustment')),
+    reason text not null,
+    actor text not null,
+    request_id text,
+    finished_at timestamptz,
+    priority smallint not null check (priority between 0 and 100),
+    expires_at timestamptz,
+    remaining bigint not null,
+    created_at timestamptz not null default now(),
+    constraint postings_remaining check (remaining between 0 and greatest(nano_credits, 0)),
+    constraint postings_refund check ((kind = 'refund') = (request_id is not null)),
+    constraint postings_request foreign key (account_id, finished_at, request_id) references usage
+);
+create index postings_remaining on postings (account_id) where remaining > 0;
+create index postings_expiry on postings (expires_at) where remaining > 0;
 
 -- Usage that cannot be charged, set aside for people to look at.
 create table unrated_usage (

@@ -5,8 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dozen_credits.domain.accounts import LARGEST_AMOUNT, credits_text, is_account_id
+from dozen_credits.domain.accounts import LARGEST_AMOUNT, Balance, credits_text, is_account_id
+from dozen_credits.domain.leases import Lease, pay
+from dozen_credits.domain.ledger import Book, Kind, alerts
 from dozen_credits.domain.metering import Charge, Price, Reason, Unrated, Usage, rate, storable_id
+from dozen_credits.domain.postings import Lot, expire
 from dozen_credits.domain.usage import Buckets, HourKey, sum_by_hour
 
 MakeUsage = Callable[..., Usage]
@@ -88,6 +91,41 @@ def test_usage_without_a_known_price_and_of_a_senseless_amount_is_not_charged(
     assert rate(most, price) == Charge(most, LARGEST_AMOUNT)
     more = make_usage("req_2", quantities={"input_tokens": LARGEST_AMOUNT // 2 + 1})
     assert rate(more, price) == Unrated(more, Reason.TOO_LARGE)
+
+
+def test_charges_of_one_message_share_their_lease_and_their_balance(make_usage: MakeUsage) -> None:
+    lease = Lease("lease_1", "acme", "gateway1", 20, 5, 3, NOON, None)
+    charges = [Charge(make_usage(f"req_{number}", lease_id="lease_1"), 5) for number in range(5)]
+    other = Charge(make_usage("req_other", account_id="other", lease_id="lease_1"), 5)
+    balances = {"acme": Balance("acme", 9, 12, 1), "other": Balance("other", 4, 0, 1)}
+    payments = pay([*charges, other], balances, {lease.id: lease})
+    paid = [(payment.leased, payment.available, payment.written_off) for payment in payments]
+    assert paid == [(5, 0, 0), (5, 0, 0), (2, 3, 0), (0, 5, 0), (0, 1, 4), (0, 4, 1)]
+    posted = [transfer for payment in payments for transfer in payment.transfers()]
+    assert sum(transfer.nano_credits for transfer in posted) == 30
+    assert {(one.kind, one.debit, one.credit) for one in posted} == {
+        (Kind.CHARGE, Book.LEASED, Book.REVENUE),
+        (Kind.CHARGE, Book.AVAILABLE, Book.REVENUE),
+        (Kind.WRITE_OFF, Book.WRITTEN_OFF, Book.REVENUE),
+    }
+
+
+def test_alerts_are_given_as_a_balance_falls() -> None:
+    def between(before: tuple[int, int], after: tuple[int, int]) -> list[str]:
+        found = alerts({"acme": Balance("acme", *before, 1)}, {"acme": Balance("acme", *after, 2)}, 10)
+        return [alert.value for alert, _ in found]
+
+    assert between((10, 0), (5, 4)) == ["low"]
+    assert between((0, 10), (0, 0)) == ["low", "exhausted"]
+    assert between((9, 0), (0, 0)) == ["exhausted"]
+    assert between((0, 9), (9, 0)) == between((9, 0), (8, 0)) == between((0, 0), (0, 0)) == []
+    assert between((20, 0), (5, 5)) == between((0, 0), (5, 0)) == []
+
+
+def test_of_expired_credits_no_more_is_taken_than_is_available() -> None:
+    lots = [Lot("grant_1", "acme", 5), Lot("grant_2", "acme", 5), Lot("grant_3", "other", 5)]
+    taken = [(lot.posting_id, lot.remaining) for lot in expire(lots, {"acme": 7, "other": 0})]
+    assert taken == [("grant_1", 5), ("grant_2", 2)]
 
 
 def test_charges_are_summed_by_hour_and_by_everything_that_differs(make_usage: MakeUsage) -> None:

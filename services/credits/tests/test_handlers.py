@@ -34,6 +34,7 @@ def record(request_id: str, finished_at: datetime | None = None) -> UsageRecord:
         price_id="price1",
         quantities={"input_tokens": 3},
         estimated=True,
+        lease_id="lease_1",
     )
     if finished_at:
         made.finished_at.FromDatetime(finished_at)
@@ -43,7 +44,7 @@ def record(request_id: str, finished_at: datetime | None = None) -> UsageRecord:
 @pytest.fixture
 async def metering(database: Database) -> Metering:
     await Accounts(AccountsRepository(database)).open("acme", "Acme")
-    return Metering(MeteringRepository(database), price_attempts=5)
+    return Metering(MeteringRepository(database), price_attempts=5, low_balance=0)
 
 
 async def test_a_record_is_kept_as_it_was_reported(database: Database, metering: Metering) -> None:
@@ -62,6 +63,9 @@ async def test_a_record_is_kept_as_it_was_reported(database: Database, metering:
         "price_id": "price1",
         "quantities": '{"input_tokens": 3}',
         "nano_credits": 6,
+        "written_off": 6,
+        "refunded": 0,
+        "lease_id": "lease_1",
         "estimated": True,
         "finished_at": PUBLISHED,
         "rated_at": row["rated_at"],

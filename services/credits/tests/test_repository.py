@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -11,19 +11,24 @@ import pytest
 from google.protobuf.message import Message
 
 from dozen_chassis.postgres import Database
-from dozen_credits.domain.accounts import Grant
+from dozen_credits.domain.ledger import Kind
 from dozen_credits.domain.metering import Price, Usage
-from dozen_credits.errors import IdempotencyKeyReused, InvalidPeriod, UnknownCursor
+from dozen_credits.domain.postings import Posting
+from dozen_credits.errors.accounts import IdempotencyKeyReused
+from dozen_credits.errors.usage import InvalidPeriod, UnknownCursor
 from dozen_credits.repository.accounts import AccountsRepository
 from dozen_credits.repository.metering import MeteringRepository
+from dozen_credits.repository.postings import PostingsRepository
 from dozen_credits.repository.usage import UsageRepository
 from dozen_credits.service.accounts import Accounts
 from dozen_credits.service.metering import Metering
+from dozen_credits.service.postings import Postings
 from dozen_credits.service.usage import UsageReports
 
 pytestmark = pytest.mark.integration
 
 MakeUsage = Callable[..., Usage]
+Check = Callable[[], Awaitable[None]]
 GRANTED = 10_000_000
 NOON = datetime(2026, 10, 5, 12, 0, tzinfo=UTC)
 
@@ -32,10 +37,11 @@ NOON = datetime(2026, 10, 5, 12, 0, tzinfo=UTC)
 async def metering(database: Database, price: Price) -> Metering:
     """Charges 20 accounts, each with credits."""
     accounts = Accounts(AccountsRepository(database))
+    postings = Postings(PostingsRepository(database), low_balance=0)
     for name in ("acme", *(f"account{number}" for number in range(20))):
         await accounts.open(name, "")
-        await accounts.grant(Grant(name, name, GRANTED, ""))
-    metering = Metering(MeteringRepository(database), price_attempts=5)
+        await postings.grant(Posting(Kind.GRANT, name, name, GRANTED, ""))
+    metering = Metering(MeteringRepository(database), price_attempts=5, low_balance=0)
     await metering.learn_price(price)
     return metering
 
@@ -48,35 +54,6 @@ def reports(database: Database) -> UsageReports:
 async def balances(database: Database) -> dict[str, int]:
     rows = await database.pool.fetch("select id, available from accounts")
     return {row["id"]: row["available"] for row in rows}
-
-
-async def assert_books_agree(database: Database) -> None:
-    """Entries add up to nothing; balances, usage and sums all say what the ledger says."""
-    assert await database.pool.fetchval("select sum(nano_credits) from entries") == 0
-    differing = await database.pool.fetch(
-        """
-        select id, available, booked, spent, used, summed from accounts
-        left join (
-            select account_id,
-                sum(nano_credits) filter (where book = 'available') as booked,
-                sum(nano_credits) filter (where book = 'revenue') as spent
-            from entries group by account_id
-        ) as ledger on ledger.account_id = id
-        left join (
-            select account_id, sum(nano_credits) as used from usage group by account_id
-        ) as requests on requests.account_id = id
-        left join (
-            select account_id, sum(amount) as summed from usage_hours
-            where measure = 'nano_credits' group by account_id
-        ) as hours on hours.account_id = id
-        where available <> coalesce(booked, 0)
-            or coalesce(spent, 0) <> coalesce(used, 0) or coalesce(used, 0) <> coalesce(summed, 0)
-        """
-    )
-    assert differing == []
-    assert await database.pool.fetchval(
-        "select count(*) = count(distinct reference) from transfers where kind = 'charge'"
-    )
 
 
 def messages(make_usage: MakeUsage, seed: int, count: int, size: int) -> list[list[Usage]]:
@@ -112,7 +89,7 @@ def expected(packed: list[list[Usage]]) -> dict[str, int]:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_order_and_redelivery_do_not_matter(
-    database: Database, metering: Metering, make_usage: MakeUsage, seed: int
+    database: Database, assert_books_agree: Check, metering: Metering, make_usage: MakeUsage, seed: int
 ) -> None:
     packed = messages(make_usage, seed, count=12, size=20)
     delivered = packed * 2
@@ -120,11 +97,11 @@ async def test_order_and_redelivery_do_not_matter(
     for message in delivered:
         await metering.charge(message, 1)
     assert await balances(database) == expected(packed)
-    await assert_books_agree(database)
+    await assert_books_agree()
 
 
 async def test_concurrent_consumers_neither_deadlock_nor_charge_twice(
-    database: Database, metering: Metering, make_usage: MakeUsage
+    database: Database, assert_books_agree: Check, metering: Metering, make_usage: MakeUsage
 ) -> None:
     packed = messages(make_usage, seed=4, count=30, size=30)
 
@@ -137,35 +114,39 @@ async def test_concurrent_consumers_neither_deadlock_nor_charge_twice(
     async with asyncio.timeout(60):
         await asyncio.gather(*(consume(number) for number in range(4)))
     assert await balances(database) == expected(packed)
-    await assert_books_agree(database)
+    await assert_books_agree()
     versions = await database.pool.fetch("select version from accounts where id <> 'acme'")
     assert all(row["version"] <= 2 + len(packed) for row in versions)
 
 
 async def test_grants_and_charges_at_once_keep_the_books(
-    database: Database, metering: Metering, make_usage: MakeUsage
+    database: Database, assert_books_agree: Check, metering: Metering, make_usage: MakeUsage
 ) -> None:
-    accounts = Accounts(AccountsRepository(database))
+    postings = Postings(PostingsRepository(database), low_balance=0)
     packed = messages(make_usage, seed=5, count=10, size=20)
-    grants = [Grant(f"g{number % 20}", f"account{number % 20}", 3, "") for number in range(60)]
+    grants = [Posting(Kind.GRANT, f"g{number % 20}", f"account{number % 20}", 3, "") for number in range(60)]
     async with asyncio.timeout(60):
         await asyncio.gather(
-            *(metering.charge(message, 1) for message in packed), *(accounts.grant(grant) for grant in grants)
+            *(metering.charge(message, 1) for message in packed), *(postings.grant(grant) for grant in grants)
         )
     wanted = {name: available + (name != "acme") * 3 for name, available in expected(packed).items()}
     assert await balances(database) == wanted
-    await assert_books_agree(database)
+    await assert_books_agree()
 
 
-async def test_of_different_grants_with_one_key_only_one_is_made(database: Database) -> None:
+async def test_of_different_grants_with_one_key_only_one_is_made(
+    database: Database, assert_books_agree: Check
+) -> None:
     accounts = Accounts(AccountsRepository(database))
     await accounts.open("acme", "")
+    postings = Postings(PostingsRepository(database), low_balance=0)
     results = await asyncio.gather(
-        *(accounts.grant(Grant("key", "acme", amount, "")) for amount in range(1, 9)), return_exceptions=True
+        *(postings.grant(Posting(Kind.GRANT, "key", "acme", amount, "")) for amount in range(1, 9)),
+        return_exceptions=True,
     )
     assert sum(isinstance(result, IdempotencyKeyReused) for result in results) == 7
     assert await database.pool.fetchval("select count(*) from transfers") == 1
-    await assert_books_agree(database)
+    await assert_books_agree()
 
 
 class Killed(Exception):
@@ -181,19 +162,19 @@ class DyingRepository(MeteringRepository):
 
 
 async def test_killed_before_the_commit_leaves_nothing_and_the_next_attempt_charges(
-    database: Database, metering: Metering, make_usage: MakeUsage
+    database: Database, assert_books_agree: Check, metering: Metering, make_usage: MakeUsage
 ) -> None:
     message = [make_usage("req_1"), make_usage("req_2", account_id="nobody")]
     before = await database.pool.fetchval("select count(*) from outbox")
     with pytest.raises(Killed):
-        await Metering(DyingRepository(database), price_attempts=5).charge(message, 1)
+        await Metering(DyingRepository(database), price_attempts=5, low_balance=0).charge(message, 1)
     for table in ("reported_requests", "usage", "usage_hours", "unrated_usage"):
         assert await database.pool.fetchval(f"select count(*) from {table}") == 0, table
     assert await database.pool.fetchval("select count(*) from outbox") == before
     assert (await balances(database))["acme"] == GRANTED
     await metering.charge(message, 2)
     assert (await balances(database))["acme"] == GRANTED - 2
-    await assert_books_agree(database)
+    await assert_books_agree()
 
 
 async def test_the_database_refuses_what_would_unbalance_the_ledger(
@@ -209,12 +190,17 @@ async def test_the_database_refuses_what_would_unbalance_the_ledger(
     for row in (
         ("acme", "grant", "available", "revenue", 1),
         ("acme", "charge", "available", "available", 1),
+        ("acme", "lease", "leased", "available", 1),
+        ("acme", "write_off", "available", "revenue", 1),
         ("acme", "gift", "issued", "available", 1),
         ("acme", "grant", "issued", "available", 0),
         ("acme", "grant", "issued", "available", -1),
     ):
         with pytest.raises(asyncpg.CheckViolationError):
             await database.pool.execute(post, *row)
+    for book in ("available", "leased"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await database.pool.execute(f"update accounts set {book} = -1")
     with pytest.raises(asyncpg.ForeignKeyViolationError):
         await database.pool.execute(post, "nobody", "grant", "issued", "available", 1)
 

@@ -1,36 +1,47 @@
 """Use cases of the credits service, on a store in memory and on the real one."""
 
 import copy
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Self
 
 import pytest
 from google.protobuf.message import Message
 
-from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated
-from dozen_chassis.postgres import Database
-from dozen_credits.domain.accounts import Account, Balance, Grant
-from dozen_credits.domain.metering import Charge, Price, Unrated, Usage
-from dozen_credits.domain.usage import HourKey
-from dozen_credits.errors import (
-    AccountNotFound,
-    IdempotencyKeyReused,
-    InvalidAccount,
-    InvalidGrant,
-    InvalidPrice,
-    PriceNotKnown,
+from dozen.credits.v1.credits_events_pb2 import (
+    AccountOpened,
+    BalanceExhausted,
+    BalanceLow,
+    CreditsGranted,
+    UsageRated,
 )
+from dozen_chassis.postgres import Database
+from dozen_credits.domain.accounts import Account, Balance
+from dozen_credits.domain.leases import Lease, Payment
+from dozen_credits.domain.ledger import Book, Kind, Transfer
+from dozen_credits.domain.metering import Price, Unrated, Usage
+from dozen_credits.domain.postings import Posting
+from dozen_credits.domain.usage import HourKey
+from dozen_credits.errors.accounts import AccountNotFound, InvalidAccount
+from dozen_credits.errors.metering import InvalidPrice, PriceNotKnown
 from dozen_credits.repository.accounts import AccountsRepository
 from dozen_credits.repository.metering import MeteringRepository
+from dozen_credits.repository.postings import PostingsRepository
 from dozen_credits.service.accounts import Accounts
-from dozen_credits.service.metering import Metering
+from dozen_credits.service.metering import WRITTEN_OFF, Metering
+from dozen_credits.service.postings import Postings
 
 MakeUsage = Callable[..., Usage]
 NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
 ATTEMPTS = 5
+LOW = 100
+EVENTS: dict[str, type[Message]] = {
+    kind.DESCRIPTOR.full_name: kind
+    for kind in (AccountOpened, BalanceExhausted, BalanceLow, CreditsGranted, UsageRated)
+}
 
 
 @dataclass
@@ -38,7 +49,6 @@ class FakeStore:
     """Everything in memory; a transaction that fails is undone."""
 
     accounts: dict[str, Account] = field(default_factory=dict)
-    grants: dict[str, Grant] = field(default_factory=dict)
     known: dict[str, Price] = field(default_factory=dict)
     claimed: set[str] = field(default_factory=set)
     aside: list[Unrated] = field(default_factory=list)
@@ -59,7 +69,7 @@ class FakeStore:
     async def open(self, account_id: str, name: str) -> Account | None:
         if account_id in self.accounts:
             return None
-        opened = Account(account_id, name, Balance(account_id, 0, 1), NOW, NOW)
+        opened = Account(account_id, name, Balance(account_id, 0, 0, 1), NOW, NOW)
         return self.accounts.setdefault(account_id, opened)
 
     async def find(self, account_id: str) -> Account | None:
@@ -67,16 +77,6 @@ class FakeStore:
 
     async def page(self, after: str, limit: int) -> list[Account]:
         return [account for name, account in sorted(self.accounts.items()) if name > after][:limit]
-
-    async def give(self, grant: Grant) -> tuple[Account, str] | None:
-        if grant.account_id not in self.accounts or grant.idempotency_key in self.grants:
-            return None
-        self.grants[grant.idempotency_key] = grant
-        self._move(grant.account_id, grant.nano_credits)
-        return self.accounts[grant.account_id], f"grant_{len(self.grants)}"
-
-    async def find_grant(self, idempotency_key: str) -> Grant | None:
-        return self.grants.get(idempotency_key)
 
     async def learn(self, price: Price) -> None:
         self.known.setdefault(price.id, price)
@@ -89,27 +89,43 @@ class FakeStore:
         self.claimed |= fresh
         return fresh
 
-    async def lock_accounts(self, ids: Collection[str]) -> set[str]:
-        return {account_id for account_id in ids if account_id in self.accounts}
+    async def lock(self, account_ids: Collection[str]) -> dict[str, Balance]:
+        return {name: self.accounts[name].balance for name in account_ids if name in self.accounts}
 
-    async def charge(self, charges: Sequence[Charge]) -> list[Balance]:
-        for account_id in {charge.usage.account_id for charge in charges}:
-            cost = sum(charge.nano_credits for charge in charges if charge.usage.account_id == account_id)
-            self._move(account_id, -cost)
-        return [self.accounts[name].balance for name in {charge.usage.account_id for charge in charges}]
+    async def post(self, transfers: Sequence[Transfer]) -> dict[str, Balance]:
+        changed = {}
+        for name in {transfer.account_id for transfer in transfers}:
+            moved: Counter[Book] = Counter()
+            for transfer in transfers:
+                if transfer.account_id == name:
+                    moved[transfer.credit] += transfer.nano_credits
+                    moved[transfer.debit] -= transfer.nano_credits
+            old = self.accounts[name].balance
+            balance = Balance(
+                name,
+                old.available + moved[Book.AVAILABLE],
+                old.leased + moved[Book.LEASED],
+                old.version + bool(moved[Book.AVAILABLE] or moved[Book.LEASED]),
+            )
+            if balance != old:
+                changed[name] = balance
+                self.accounts[name] = replace(self.accounts[name], balance=balance)
+        return changed
+
+    async def open_leases(self, ids: Collection[str]) -> dict[str, Lease]:
+        return {}
+
+    async def spend(self, amounts: Mapping[str, int]) -> None:
+        assert not amounts
+
+    async def keep(self, payments: Sequence[Payment]) -> None:
+        assert all(any(payment.charge.usage.quantities.values()) for payment in payments)
 
     async def add_up(self, sums: Mapping[HourKey, int]) -> None:
         assert all(amount >= 0 for amount in sums.values())
 
     async def set_aside(self, unrated: Sequence[Unrated]) -> None:
         self.aside += unrated
-
-    def _move(self, account_id: str, amount: int) -> None:
-        account = self.accounts[account_id]
-        moved = replace(
-            account.balance, available=account.balance.available + amount, version=account.balance.version + 1
-        )
-        self.accounts[account_id] = replace(account, balance=moved)
 
 
 @dataclass
@@ -118,6 +134,7 @@ class Stage:
 
     accounts: Accounts
     metering: Metering
+    give: Callable[[str, int], Awaitable[object]]
     events: Callable[[], Awaitable[list[Message]]]
     set_aside: Callable[[], Awaitable[dict[str, str]]]
 
@@ -128,30 +145,36 @@ class Stage:
 def in_memory() -> Stage:
     store = FakeStore()
 
+    async def give(account_id: str, amount: int) -> None:
+        await store.post([Transfer(account_id, Kind.GRANT, Book.ISSUED, Book.AVAILABLE, amount, "grant_1")])
+
     async def events() -> list[Message]:
         return store.events
 
     async def set_aside() -> dict[str, str]:
         return {one.usage.request_id: one.reason.value for one in store.aside}
 
-    return Stage(Accounts(store), Metering(store, price_attempts=ATTEMPTS), events, set_aside)
+    metering = Metering(store, price_attempts=ATTEMPTS, low_balance=LOW)
+    return Stage(Accounts(store), metering, give, events, set_aside)
 
 
 def on_postgres(database: Database) -> Stage:
-    kinds: dict[str, type[Message]] = {
-        kind.DESCRIPTOR.full_name: kind for kind in (AccountOpened, CreditsGranted, UsageRated)
-    }
+    postings = Postings(PostingsRepository(database), low_balance=LOW)
+
+    async def give(account_id: str, amount: int) -> None:
+        await postings.grant(Posting(Kind.GRANT, "first", account_id, amount, ""))
 
     async def events() -> list[Message]:
         rows = await database.pool.fetch("select subject, payload from outbox order by id")
-        return [kinds[row["subject"]].FromString(row["payload"]) for row in rows]
+        found = [EVENTS[row["subject"]].FromString(row["payload"]) for row in rows]
+        return [event for event in found if not isinstance(event, CreditsGranted)]
 
     async def set_aside() -> dict[str, str]:
         rows = await database.pool.fetch("select request_id, reason from unrated_usage")
         return {row["request_id"]: row["reason"] for row in rows}
 
-    metering = Metering(MeteringRepository(database), price_attempts=ATTEMPTS)
-    return Stage(Accounts(AccountsRepository(database)), metering, events, set_aside)
+    metering = Metering(MeteringRepository(database), price_attempts=ATTEMPTS, low_balance=LOW)
+    return Stage(Accounts(AccountsRepository(database)), metering, give, events, set_aside)
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])
@@ -164,12 +187,12 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 async def funded(stage: Stage, price: Price, nano_credits: int = 1000) -> None:
     await stage.metering.learn_price(price)
     await stage.accounts.open("acme", "Acme")
-    await stage.accounts.grant(Grant("first", "acme", nano_credits, "welcome"))
+    await stage.give("acme", nano_credits)
 
 
 async def test_opening_an_account_again_changes_and_tells_nothing(stage: Stage) -> None:
     opened = await stage.accounts.open("acme", "Acme")
-    assert (opened.id, opened.name, opened.balance) == ("acme", "Acme", Balance("acme", 0, 1))
+    assert (opened.id, opened.name, opened.balance) == ("acme", "Acme", Balance("acme", 0, 0, 1))
     assert await stage.accounts.open("acme", "Another name") == opened
     (event,) = await stage.events()
     assert isinstance(event, AccountOpened)
@@ -185,58 +208,17 @@ async def test_an_account_outside_the_limits_is_refused(stage: Stage, account_id
     assert await stage.events() == []
 
 
-async def test_a_grant_is_made_once_per_key(stage: Stage) -> None:
-    await stage.accounts.open("acme", "Acme")
-    await stage.accounts.open("other", "Other")
-    grant = Grant("key", "acme", 7, "welcome")
-    given = await stage.accounts.grant(grant)
-    assert given.balance == Balance("acme", 7, 2)
-    assert (await stage.accounts.grant(replace(grant, reason="again"))).balance == given.balance
-    for changed in (replace(grant, nano_credits=8), replace(grant, account_id="other")):
-        with pytest.raises(IdempotencyKeyReused):
-            await stage.accounts.grant(changed)
-    assert await stage.balance("other") == 0
-    granted = [event for event in await stage.events() if isinstance(event, CreditsGranted)]
-    assert [(event.nano_credits, event.reason, event.balance.version) for event in granted] == [
-        (7, "welcome", 2)
-    ]
-    assert granted[0].grant_id.startswith("grant_")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"nano_credits": 0},
-        {"nano_credits": -1},
-        {"nano_credits": 10**15 + 1},
-        {"idempotency_key": ""},
-        {"idempotency_key": "k" * 256},
-        {"idempotency_key": "\0"},
-        {"reason": "r" * 501},
-    ],
-)
-async def test_a_grant_outside_the_limits_is_refused(stage: Stage, changes: dict[str, Any]) -> None:
-    await stage.accounts.open("acme", "Acme")
-    with pytest.raises(InvalidGrant):
-        await stage.accounts.grant(replace(Grant("key", "acme", 7, ""), **changes))
-    assert await stage.balance() == 0
-
-
 @pytest.mark.parametrize("account_id", ["nobody", "No account", "\0"])
-async def test_an_unknown_account_has_nothing_and_gets_nothing(stage: Stage, account_id: str) -> None:
+async def test_an_unknown_account_is_not_found(stage: Stage, account_id: str) -> None:
     with pytest.raises(AccountNotFound):
         await stage.accounts.get(account_id)
-    with pytest.raises(AccountNotFound):
-        await stage.accounts.grant(Grant("key", account_id, 7, ""))
-    await stage.accounts.open("acme", "Acme")
-    assert (await stage.accounts.grant(Grant("key", "acme", 7, ""))).balance.available == 7
 
 
 async def test_all_accounts_are_announced_with_their_balances(stage: Stage) -> None:
     names = [f"account{number}" for number in range(203)]
     for name in names:
         await stage.accounts.open(name, "")
-    await stage.accounts.grant(Grant("key", "account7", 7, ""))
+    await stage.give("account7", 7)
     opened = len(await stage.events())
     await stage.accounts.announce()
     announced = (await stage.events())[opened:]
@@ -265,7 +247,7 @@ async def test_a_request_is_charged_once_however_often_it_is_reported(
     assert rated[0].charges[0].usage.finished_at.ToDatetime(UTC) == NOW
 
 
-async def test_a_balance_is_spent_to_the_last_nano_credit_and_below(
+async def test_what_nobody_can_pay_is_written_off_and_no_balance_falls_below_zero(
     stage: Stage, price: Price, make_usage: MakeUsage
 ) -> None:
     await funded(stage, price, nano_credits=10**15)
@@ -273,8 +255,49 @@ async def test_a_balance_is_spent_to_the_last_nano_credit_and_below(
     assert await stage.balance() == 2
     await stage.metering.charge([make_usage("req_2")], 1)
     assert await stage.balance() == 0
+    before = WRITTEN_OFF._value.get()
     await stage.metering.charge([make_usage("req_3", quantities={"output_tokens": 1})], 1)
-    assert await stage.balance() == -5
+    assert await stage.balance() == 0
+    assert WRITTEN_OFF._value.get() == before + 5
+    *_, rated = await stage.events()
+    assert isinstance(rated, UsageRated)
+    assert [(one.nano_credits, one.written_off_nano_credits) for one in rated.charges] == [(5, 5)]
+    assert [(one.available_nano_credits, one.version) for one in rated.balances] == [(0, 4)]
+
+
+async def test_a_low_and_an_exhausted_balance_are_told_once(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price)
+    told: list[tuple[type[Message], int]] = []
+    for number, tokens in enumerate(
+        (450, 1, 1, 40, 8, 9)
+    ):  # 100, 98, 96, 16, 0 are left; then nothing can be paid
+        seen = len(await stage.events())
+        await stage.metering.charge([make_usage(f"req_{number}", quantities={"input_tokens": tokens})], 1)
+        told += [
+            (type(event), number)
+            for event in (await stage.events())[seen:]
+            if isinstance(event, BalanceLow | BalanceExhausted)
+        ]
+    assert told == [(BalanceLow, 1), (BalanceExhausted, 4)]
+
+
+async def test_a_request_that_used_nothing_is_told_and_not_kept(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price)
+    nothing = [
+        make_usage("req_1", quantities={}),
+        make_usage("req_2", quantities={"input_tokens": 0}, price_id="unknown", lease_id="lease_1"),
+    ]
+    for attempt in (1, 2):
+        await stage.metering.charge(nothing, attempt)
+    *_, rated = await stage.events()
+    assert isinstance(rated, UsageRated)
+    charged = {one.usage.request_id: (one.nano_credits, one.usage.lease_id) for one in rated.charges}
+    assert charged == {"req_1": (0, ""), "req_2": (0, "lease_1")}
+    assert [balance.version for balance in rated.balances] == [2]
 
 
 async def test_a_request_that_costs_nothing_is_rated_too(

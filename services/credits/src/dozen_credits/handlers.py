@@ -48,4 +48,5 @@ def _usage(record: UsageRecord, delivery: Delivery) -> Usage:
         quantities=dict(record.quantities),
         finished_at=finished_at,
         estimated=record.estimated,
+        lease_id=record.lease_id,
     )

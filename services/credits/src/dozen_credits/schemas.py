@@ -16,6 +16,7 @@ class Credits(BaseModel):
     object: Literal["credits"] = "credits"
     account_id: str
     available_nano_credits: int
+    """What is not spent yet, in leases of the gateway or not."""
     available: str
     """In credits, exactly."""
     updated_at: int
@@ -23,7 +24,7 @@ class Credits(BaseModel):
     @classmethod
     def of(cls, account: Account) -> Self:
         """Show the balance of an account."""
-        available = account.balance.available
+        available = account.balance.total
         return cls(
             account_id=account.id,
             available_nano_credits=available,

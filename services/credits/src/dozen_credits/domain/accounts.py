@@ -14,11 +14,17 @@ _ACCOUNT_ID = re.compile(r"[a-z0-9]{1,32}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What an account has; a greater version is newer."""
+    """What an account has: what is available, and what leases hold; a greater version is newer."""
 
     account_id: str
     available: int
+    leased: int
     version: int
+
+    @property
+    def total(self) -> int:
+        """All that the account has not spent."""
+        return self.available + self.leased
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +36,6 @@ class Account:
     balance: Balance
     created_at: datetime
     updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Credits for an account, given once per idempotency key."""
-
-    idempotency_key: str
-    account_id: str
-    nano_credits: int
-    reason: str
 
 
 def is_account_id(text: str) -> bool:

@@ -43,12 +43,19 @@ class Usage:
     quantities: Mapping[str, int]
     finished_at: datetime
     estimated: bool
+    lease_id: str = ""
+    """The lease that the request was held in."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """True where nothing was used, as of a request that failed."""
+        return not any(self.quantities.values())
 
     def is_well_formed(self) -> bool:
         """Tell whether everything is within limits; what is not can be neither kept nor charged."""
-        texts = (self.key_id, self.model, self.deployment_id, self.operation, self.price_id)
+        texts = (self.key_id, self.model, self.deployment_id, self.operation, self.price_id, self.lease_id)
         return (
-            _REQUEST_ID.match(self.request_id) is not None
+            is_request_id(self.request_id)
             and is_account_id(self.account_id)
             and all(is_text(text, _LONGEST_TEXT) for text in texts)
             and len(self.quantities) <= _MOST_UNITS
@@ -88,15 +95,22 @@ class Unrated:
     reason: Reason
 
 
+def is_request_id(text: str) -> bool:
+    """Tell whether a text can be the id of a request."""
+    return _REQUEST_ID.match(text) is not None
+
+
 def storable_id(text: str) -> str:
     """Give a request id that the database can keep, whatever was reported as one."""
-    return text if _REQUEST_ID.match(text) else ascii(text)[:_LONGEST_TEXT]
+    return text if is_request_id(text) else ascii(text)[:_LONGEST_TEXT]
 
 
 def rate(usage: Usage, price: Price | None) -> Charge | Unrated:
     """Give what usage costs, or why it cannot be said; the amounts of all units add up."""
     if not usage.is_well_formed():
         return Unrated(usage, Reason.ILL_FORMED)
+    if usage.is_nothing:
+        return Charge(usage, 0)
     if price is None:
         return Unrated(usage, Reason.UNKNOWN_PRICE)
     costs = price.nano_credits

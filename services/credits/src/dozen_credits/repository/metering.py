@@ -1,8 +1,7 @@
 """Prices, usage with what it was charged, its sums, and the partitions that hold it.
 
-Transactions take rows in the order of the methods here (requests, then accounts), and each kind in the order
-of its ids, so that none waits for another that waits for it. Sums belong to one account each: its lock is
-theirs.
+Transactions take requests before accounts, and each kind in the order of its ids, so that none waits for
+another that waits for it. Leases and sums belong to one account each: its lock is theirs.
 """
 
 import json
@@ -10,13 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from dozen_chassis.postgres import Repository
-from dozen_credits.domain.accounts import Balance
-from dozen_credits.domain.metering import Charge, Price, Unrated
+from dozen_credits.domain.leases import Lease, Payment
+from dozen_credits.domain.metering import Price, Unrated
 from dozen_credits.domain.usage import HourKey
+from dozen_credits.repository.leases import read_lease
+from dozen_credits.repository.ledger import LedgerRepository
 
 
-class MeteringRepository(Repository):
+class MeteringRepository(LedgerRepository):
     """Prices, charges and usage."""
 
     async def learn(self, price: Price) -> None:
@@ -52,40 +52,33 @@ class MeteringRepository(Repository):
         )
         return {row["request_id"] for row in rows}
 
-    async def lock_accounts(self, ids: Collection[str]) -> set[str]:
-        """Keep others from changing accounts until the transaction ends; give those that exist."""
-        rows = await self.db.fetch(
-            "select id from accounts where id = any($1) order by id for update", list(ids)
-        )
-        return {row["id"] for row in rows}
+    async def open_leases(self, ids: Collection[str]) -> dict[str, Lease]:
+        """Give those leases that are open."""
+        rows = await self.db.fetch("select * from leases where id = any($1) and closed_at is null", list(ids))
+        return {row["id"]: read_lease(row) for row in rows}
 
-    async def charge(self, charges: Sequence[Charge]) -> list[Balance]:
-        """Keep usage and post what it costs; give the balances of its accounts."""
-        usages = [charge.usage for charge in charges]
-        rows = await self.db.fetch(
+    async def spend(self, amounts: Mapping[str, int]) -> None:
+        """Count what leases paid."""
+        await self.db.execute(
+            "update leases set spent = spent + amount"
+            " from unnest($1::text[], $2::bigint[]) as paid (lease_id, amount) where id = lease_id",
+            list(amounts),
+            list(amounts.values()),
+        )
+
+    async def keep(self, payments: Sequence[Payment]) -> None:
+        """Keep usage with what it was charged."""
+        usages = [payment.charge.usage for payment in payments]
+        await self.db.execute(
             """
-            with charged as (
-                insert into usage (
-                    request_id, account_id, key_id, model, deployment_id, operation, price_id, quantities,
-                    nano_credits, estimated, finished_at
-                )
-                select * from unnest(
-                    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                    $8::jsonb[], $9::bigint[], $10::boolean[], $11::timestamptz[]
-                )
-                returning account_id, request_id, nano_credits
-            ), transferred as (
-                insert into transfers (account_id, kind, debit, credit, nano_credits, reference)
-                select account_id, 'charge', 'available', 'revenue', nano_credits, request_id
-                from charged where nano_credits > 0
+            insert into usage (
+                request_id, account_id, key_id, model, deployment_id, operation, price_id, quantities,
+                nano_credits, written_off, lease_id, estimated, finished_at
             )
-            update accounts
-            set available = available - costs.nano_credits, version = version + 1, updated_at = now()
-            from (
-                select account_id, sum(nano_credits)::bigint as nano_credits from charged group by account_id
-            ) as costs
-            where id = costs.account_id
-            returning id, available, version
+            select * from unnest(
+                $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                $8::jsonb[], $9::bigint[], $10::bigint[], $11::text[], $12::boolean[], $13::timestamptz[]
+            )
             """,
             [usage.request_id for usage in usages],
             [usage.account_id for usage in usages],
@@ -95,11 +88,12 @@ class MeteringRepository(Repository):
             [usage.operation for usage in usages],
             [usage.price_id for usage in usages],
             [json.dumps(dict(usage.quantities)) for usage in usages],
-            [charge.nano_credits for charge in charges],
+            [payment.charge.nano_credits for payment in payments],
+            [payment.written_off for payment in payments],
+            [usage.lease_id for usage in usages],
             [usage.estimated for usage in usages],
             [usage.finished_at for usage in usages],
         )
-        return [Balance(row["id"], row["available"], row["version"]) for row in rows]
 
     async def add_up(self, sums: Mapping[HourKey, int]) -> None:
         """Add to the sums of each hour."""

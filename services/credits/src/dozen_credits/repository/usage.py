@@ -95,5 +95,6 @@ def _charge(row: Record) -> Charge:
         quantities=json.loads(row["quantities"]),
         finished_at=row["finished_at"],
         estimated=row["estimated"],
+        lease_id=row["lease_id"],
     )
     return Charge(usage, row["nano_credits"])

@@ -1,33 +1,18 @@
-"""Accounts are opened, read and given credits."""
+"""Accounts are opened and read."""
 
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol, Self
-
-from google.protobuf.message import Message
+from typing import Protocol
 
 from dozen.credits.v1 import credits_pb2
-from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted
-from dozen_credits.domain.accounts import LARGEST_AMOUNT, Account, Balance, Grant, is_account_id, is_text
-from dozen_credits.errors import (
-    AccountNotFound,
-    IdempotencyKeyReused,
-    InvalidAccount,
-    InvalidGrant,
-)
+from dozen.credits.v1.credits_events_pb2 import AccountOpened
+from dozen_credits.domain.accounts import Account, is_account_id, is_text
+from dozen_credits.errors.accounts import AccountNotFound, InvalidAccount
+from dozen_credits.service.ledger import LedgerStore, balance_message
 
 _ANNOUNCED_TOGETHER = 200
 
 
-class AccountStore(Protocol):
-    """Accounts and grants; changes and events are kept together in a transaction."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Self]:
-        """Give the same store in one transaction."""
-        ...
-
-    async def emit(self, event: Message) -> None:
-        """Publish an event once the transaction has committed."""
-        ...
+class AccountStore(LedgerStore, Protocol):
+    """Accounts."""
 
     async def open(self, account_id: str, name: str) -> Account | None:
         """Open an account; None where there is one already."""
@@ -41,17 +26,9 @@ class AccountStore(Protocol):
         """Give the accounts that follow an id, in the order of their ids."""
         ...
 
-    async def give(self, grant: Grant) -> tuple[Account, str] | None:
-        """Post a grant; give the account and the grant's id, or None for a used key or an unknown account."""
-        ...
-
-    async def find_grant(self, idempotency_key: str) -> Grant | None:
-        """Give the grant that was made with a key."""
-        ...
-
 
 class Accounts:
-    """Opens accounts and gives them credits."""
+    """Opens accounts and reads them."""
 
     def __init__(self, store: AccountStore) -> None:
         self._store = store
@@ -75,33 +52,6 @@ class Accounts:
             raise AccountNotFound(param="account_id")
         return found
 
-    async def grant(self, grant: Grant) -> Account:
-        """Give an account credits, once per idempotency key; return the account as it is then."""
-        if (
-            not 0 < grant.nano_credits <= LARGEST_AMOUNT
-            or not is_text(grant.idempotency_key, 255, least=1)
-            or not is_text(grant.reason, 500)
-        ):
-            raise InvalidGrant()
-        if not is_account_id(grant.account_id):
-            raise AccountNotFound(param="account_id")
-        async with self._store.transaction() as tx:
-            if given := await tx.give(grant):
-                account, grant_id = given
-                await tx.emit(
-                    CreditsGranted(
-                        balance=balance_message(account.balance),
-                        nano_credits=grant.nano_credits,
-                        reason=grant.reason,
-                        grant_id=grant_id,
-                    )
-                )
-                return account
-        made = await self._store.find_grant(grant.idempotency_key)
-        if made and (made.account_id, made.nano_credits) != (grant.account_id, grant.nano_credits):
-            raise IdempotencyKeyReused(param="idempotency_key")
-        return await self.get(grant.account_id)
-
     async def announce(self) -> None:
         """Tell of all accounts again, so that a service with an empty database comes to know them."""
         after = ""
@@ -115,19 +65,13 @@ class Accounts:
 def account_message(account: Account) -> credits_pb2.Account:
     """Write an account as the contract has it."""
     message = credits_pb2.Account(
-        id=account.id, name=account.name, available_nano_credits=account.balance.available
+        id=account.id,
+        name=account.name,
+        available_nano_credits=account.balance.available,
+        leased_nano_credits=account.balance.leased,
     )
     message.created_at.FromDatetime(account.created_at)
     return message
-
-
-def balance_message(balance: Balance) -> credits_pb2.Balance:
-    """Write a balance as the contract has it."""
-    return credits_pb2.Balance(
-        account_id=balance.account_id,
-        available_nano_credits=balance.available,
-        version=balance.version,
-    )
 
 
 def _account_opened(account: Account) -> AccountOpened:

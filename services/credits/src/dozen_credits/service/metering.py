@@ -2,21 +2,20 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, Self
+from typing import Protocol
 
 import prometheus_client
-from google.protobuf.message import Message
 
 from dozen.credits.v1 import credits_pb2
 from dozen.credits.v1.credits_events_pb2 import UsageRated
 from dozen_credits.domain.accounts import Balance
+from dozen_credits.domain.leases import Lease, Payment, pay
 from dozen_credits.domain.metering import Charge, Price, Reason, Unrated, Usage, rate
 from dozen_credits.domain.usage import HourKey, sum_by_hour
-from dozen_credits.errors import InvalidPrice, PriceNotKnown
-from dozen_credits.service.accounts import balance_message
+from dozen_credits.errors.metering import InvalidPrice, PriceNotKnown
+from dozen_credits.service.ledger import LedgerStore, balance_message, emit_alerts
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +23,10 @@ RECORDS = prometheus_client.Counter(
     "dozen_credits_usage_records", "Usage records taken, by what became of them.", ["outcome"]
 )
 CHARGED = prometheus_client.Counter("dozen_credits_charged_nano_credits", "Nano-credits charged for usage.")
+WRITTEN_OFF = prometheus_client.Counter(
+    "dozen_credits_written_off_nano_credits",
+    "Nano-credits of usage that neither lease nor balance could pay.",
+)
 UNPRICED = prometheus_client.Counter(
     "dozen_credits_unpriced_records", "Usage records with a unit that their price does not have.", ["unit"]
 )
@@ -33,16 +36,8 @@ LAG = prometheus_client.Histogram(
 )  # fmt: skip
 
 
-class MeteringStore(Protocol):
-    """Prices, the ledger and usage; what is changed in a transaction is changed together."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Self]:
-        """Give the same store in one transaction."""
-        ...
-
-    async def emit(self, event: Message) -> None:
-        """Publish an event once the transaction has committed."""
-        ...
+class MeteringStore(LedgerStore, Protocol):
+    """Prices, usage, and the leases that pay for it."""
 
     async def learn(self, price: Price) -> None:
         """Keep a price; one that is kept already stays as it is."""
@@ -56,12 +51,16 @@ class MeteringStore(Protocol):
         """Take requests by id, with the times at which they finished; give those that nobody took before."""
         ...
 
-    async def lock_accounts(self, ids: Collection[str]) -> set[str]:
-        """Keep others from changing accounts until the transaction ends; give those that exist."""
+    async def open_leases(self, ids: Collection[str]) -> dict[str, Lease]:
+        """Give those leases that are open."""
         ...
 
-    async def charge(self, charges: Sequence[Charge]) -> list[Balance]:
-        """Keep usage and post what it costs; give the balances of its accounts."""
+    async def spend(self, amounts: Mapping[str, int]) -> None:
+        """Count what leases paid."""
+        ...
+
+    async def keep(self, payments: Sequence[Payment]) -> None:
+        """Keep usage with what it was charged."""
         ...
 
     async def add_up(self, sums: Mapping[HourKey, int]) -> None:
@@ -76,13 +75,14 @@ class MeteringStore(Protocol):
 class Metering:
     """Charges what requests used.
 
-    Usage happened before it is known here, so it is charged even where the balance does not suffice: a
-    balance may fall below zero by it, and by nothing else.
+    Usage happened before it is known here, so it is charged in full. Its lease pays, then what is available;
+    what is left after both is written off.
     """
 
-    def __init__(self, store: MeteringStore, *, price_attempts: int) -> None:
+    def __init__(self, store: MeteringStore, *, price_attempts: int, low_balance: int) -> None:
         self._store = store
         self._price_attempts = price_attempts
+        self._low_balance = low_balance
 
     async def learn_price(self, price: Price) -> None:
         """Remember a price."""
@@ -104,32 +104,49 @@ class Metering:
             for usage in waiting:
                 del usages[usage.request_id]
             fresh = await tx.claim({usage.request_id: usage.finished_at for usage in usages.values()})
-            charges, unrated = await self._settle(tx, [one for one in rated if one.usage.request_id in fresh])
+            payments, unrated = await self._settle(
+                tx, [one for one in rated if one.usage.request_id in fresh]
+            )
         duplicates = len(reported) - len(waiting) - len(fresh)
-        _count(charges, unrated, duplicates)
+        _count(payments, unrated, duplicates)
         if waiting:
             prices = sorted({usage.price_id for usage in waiting})
             raise PriceNotKnown(f"{len(waiting)} of {len(reported)} requests wait for prices {prices[:5]}.")
 
     async def _settle(
         self, tx: MeteringStore, rated: Sequence[Charge | Unrated]
-    ) -> tuple[list[Charge], list[Unrated]]:
+    ) -> tuple[list[Payment], list[Unrated]]:
         charges = [one for one in rated if isinstance(one, Charge)]
         unrated = [one for one in rated if isinstance(one, Unrated)]
-        accounts = await tx.lock_accounts({charge.usage.account_id for charge in charges})
+        before = await tx.lock({charge.usage.account_id for charge in charges})
         unrated += [
             Unrated(charge.usage, Reason.UNKNOWN_ACCOUNT)
             for charge in charges
-            if charge.usage.account_id not in accounts
+            if charge.usage.account_id not in before
         ]
-        charges = [charge for charge in charges if charge.usage.account_id in accounts]
+        charges = [charge for charge in charges if charge.usage.account_id in before]
         if unrated:
             await tx.set_aside(unrated)
-        if charges:
-            balances = await tx.charge(charges)
-            await tx.add_up(sum_by_hour(charges))
-            await tx.emit(_usage_rated(charges, balances))
-        return charges, unrated
+        if not charges:
+            return [], unrated
+        leases = await tx.open_leases({charge.usage.lease_id for charge in charges} - {""})
+        payments = pay(charges, before, leases)
+        after = before | await self._post(tx, payments)
+        await tx.emit(_usage_rated(payments, after.values()))
+        await emit_alerts(tx, before, after, self._low_balance)
+        return payments, unrated
+
+    async def _post(self, tx: MeteringStore, payments: Sequence[Payment]) -> dict[str, Balance]:
+        if used := [payment for payment in payments if not payment.charge.usage.is_nothing]:
+            await tx.keep(used)
+            await tx.add_up(sum_by_hour(payment.charge for payment in used))
+        spent: Counter[str] = Counter()
+        for payment in payments:
+            if payment.leased:
+                spent[payment.charge.usage.lease_id] += payment.leased
+        if spent:
+            await tx.spend(spent)
+        return await tx.post([transfer for payment in payments for transfer in payment.transfers()])
 
     def _waits(self, rated: Charge | Unrated, attempt: int) -> bool:
         return (
@@ -140,8 +157,8 @@ class Metering:
         )
 
 
-def _count(charges: Sequence[Charge], unrated: Sequence[Unrated], duplicates: int) -> None:
-    RECORDS.labels("rated").inc(len(charges))
+def _count(payments: Sequence[Payment], unrated: Sequence[Unrated], duplicates: int) -> None:
+    RECORDS.labels("rated").inc(len(payments))
     RECORDS.labels("duplicate").inc(duplicates)
     RECORDS.labels("unrated").inc(len(unrated))
     for set_aside in unrated:
@@ -149,22 +166,31 @@ def _count(charges: Sequence[Charge], unrated: Sequence[Unrated], duplicates: in
             "usage is set aside",
             extra={"usage": set_aside.usage.request_id, "reason": set_aside.reason.value},
         )
-    if not charges:
+    if not payments:
         return
+    charges = [payment.charge for payment in payments]
     CHARGED.inc(sum(charge.nano_credits for charge in charges))
     oldest = min(charge.usage.finished_at for charge in charges)
     LAG.observe((datetime.now(UTC) - oldest).total_seconds())
+    if unpaid := {one.charge.usage.request_id: one.written_off for one in payments if one.written_off}:
+        WRITTEN_OFF.inc(sum(unpaid.values()))
+        log.error("usage is written off, for its account has no more", extra={"nano_credits": unpaid})
     unpriced = Counter((charge.usage.price_id, unit) for charge in charges for unit in charge.unpriced)
     for (price, unit), count in unpriced.items():
         UNPRICED.labels(unit).inc(count)
         log.warning("a unit has no price and was free", extra={"price": price, "unit": unit, "usages": count})
 
 
-def _usage_rated(charges: Sequence[Charge], balances: Sequence[Balance]) -> UsageRated:
+def _usage_rated(payments: Iterable[Payment], balances: Iterable[Balance]) -> UsageRated:
     return UsageRated(
         charges=[
-            credits_pb2.Charge(usage=_record(charge.usage), nano_credits=charge.nano_credits)
-            for charge in charges
+            credits_pb2.Charge(
+                usage=_record(payment.charge.usage),
+                nano_credits=payment.charge.nano_credits,
+                leased_nano_credits=payment.leased,
+                written_off_nano_credits=payment.written_off,
+            )
+            for payment in payments
         ],
         balances=[balance_message(balance) for balance in balances],
     )
@@ -181,6 +207,7 @@ def _record(usage: Usage) -> credits_pb2.UsageRecord:
         price_id=usage.price_id,
         quantities=usage.quantities,
         estimated=usage.estimated,
+        lease_id=usage.lease_id,
     )
     record.finished_at.FromDatetime(usage.finished_at)
     return record

@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from dozen_credits.domain.metering import Charge
 from dozen_credits.domain.usage import Buckets, UsageSum
-from dozen_credits.errors import InvalidPeriod, UnknownCursor
+from dozen_credits.errors.usage import InvalidPeriod, UnknownCursor
 
 _DEFAULT_PERIOD = timedelta(days=30)
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)

@@ -1,0 +1,91 @@
+"""Leases, and how usage is paid from them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dozen_credits.domain.accounts import Balance
+from dozen_credits.domain.ledger import Book, Kind, Transfer
+from dozen_credits.domain.metering import Charge
+
+SHARE = 8
+"""A holder gets at most one part in so many of what is available, beyond what it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A part of an account's balance that one holder may promise to requests."""
+
+    id: str
+    account_id: str
+    holder: str
+    nano_credits: int
+    spent: int
+    returned: int
+    expires_at: datetime
+    closed_at: datetime | None
+
+    @property
+    def left(self) -> int:
+        """What is still in it."""
+        return self.nano_credits - self.spent - self.returned
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWish:
+    """What a holder asks for: it has no use for less than it needs."""
+
+    account_id: str
+    holder: str
+    needed: int
+    wanted: int
+    request_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Where a charge is taken from: the lease of its request, then what is available, then nobody pays."""
+
+    charge: Charge
+    leased: int
+    available: int
+    written_off: int
+
+    def transfers(self) -> Iterable[Transfer]:
+        """Give what is to be posted."""
+        parts = (
+            (Kind.CHARGE, Book.LEASED, self.leased),
+            (Kind.CHARGE, Book.AVAILABLE, self.available),
+            (Kind.WRITE_OFF, Book.WRITTEN_OFF, self.written_off),
+        )
+        usage = self.charge.usage
+        for kind, debit, amount in parts:
+            if amount:
+                yield Transfer(usage.account_id, kind, debit, Book.REVENUE, amount, usage.request_id)
+
+
+def addition(available: int, needed: int, wanted: int) -> int:
+    """Give how much moves into a lease: what is needed, or up to what is wanted while others have enough."""
+    if needed == 0 or needed > available:
+        return 0
+    return max(needed, min(wanted, available // SHARE))
+
+
+def pay(
+    charges: Iterable[Charge], balances: Mapping[str, Balance], leases: Mapping[str, Lease]
+) -> list[Payment]:
+    """Take charges from the open leases of their requests and from balances; none falls below zero."""
+    available = {account_id: balance.available for account_id, balance in balances.items()}
+    left = {lease.id: lease.left for lease in leases.values()}
+    payments = []
+    for charge in charges:
+        usage, cost = charge.usage, charge.nano_credits
+        from_lease = 0
+        lease = leases.get(usage.lease_id)
+        if lease and lease.account_id == usage.account_id:
+            from_lease = min(cost, left[lease.id])
+            left[lease.id] -= from_lease
+        from_available = min(cost - from_lease, available[usage.account_id])
+        available[usage.account_id] -= from_available
+        payments.append(Payment(charge, from_lease, from_available, cost - from_lease - from_available))
+    return payments
