@@ -37,7 +37,9 @@ LIMITS = {
 FURTHER = {
     "audio": {"codec": 200, "speaker": 200, "transcriber": 200},
     "embeddings": {"encoder": 200},
+    "gateway": {"edge": 200},
     "images": {"reader": 200},
+    "storage": {"form": 200, "objects": 200, "upload": 200},
 }
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers", "base"}
 

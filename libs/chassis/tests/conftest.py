@@ -1,5 +1,6 @@
 """What the tests of the chassis share: the events of credits, taken by credits itself."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,5 +16,5 @@ async def bus(nats_server: NatsServer, nats_client: Client) -> AsyncIterator[Bus
     """The bus of credits, connected, with its stream."""
     bus = Bus(nats_server.url("credits"))
     async with running(bus.run("credits")):
-        await bus.connected()
+        await asyncio.wait_for(bus.connected(), 20)
         yield bus

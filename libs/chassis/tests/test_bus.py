@@ -41,7 +41,7 @@ async def test_the_stream_of_a_domain_becomes_what_its_service_declares(
     await jetstream.add_stream(name="CREDITS", subjects=["dozen.credits.v1.>"], max_age=60)
     bus = Bus(nats_server.url("credits"))
     async with running(bus.run("credits")):
-        await bus.connected()
+        await asyncio.wait_for(bus.connected(), 20)
     assert (await jetstream.stream_info("CREDITS")).config.max_age == STREAM_SECONDS
 
 
@@ -56,7 +56,7 @@ async def test_a_lost_connection_comes_back_by_itself() -> None:
     with temporary_nats() as server:
         bus = Bus(server.url("credits"))
         async with running(bus.run("credits")):
-            await bus.connected()
+            await asyncio.wait_for(bus.connected(), 20)
             await asyncio.to_thread(server.stop)
             with pytest.raises(NotConnected):
                 await bus.publish(Envelope.seal(UsageReported()))
@@ -70,7 +70,7 @@ async def test_a_server_that_comes_back_without_its_streams_gets_them_again() ->
         bus = Bus(server.url("credits"))
         messages = bus.pull("CREDITS", "credits-UsageReported", "dozen.credits.v1.UsageReported", 1)
         async with running(bus.run("credits")), asyncio.timeout(60):
-            await bus.connected()
+            await asyncio.wait_for(bus.connected(), 20)
             for number in (1, 2):
                 await bus.publish(Envelope.seal(UsageReported()))
                 message = await anext(messages)

@@ -122,7 +122,7 @@ async def test_a_handler_knows_which_delivery_it_is(bus: Bus, database: Database
     ledger.before = look
     await bus.publish(envelope)
     async with consuming(bus, database, Subscription(UsageReported, ledger.on_usage)):
-        _, delivery = await ledger.handled.get()
+        _, delivery = await asyncio.wait_for(ledger.handled.get(), 30)
     assert delivery.id == envelope.id
     assert delivery.published_at.isoformat() >= envelope.headers["ce-time"]
     assert seen == [envelope.id]
@@ -213,7 +213,7 @@ async def test_events_arrive_though_nats_restarts_in_the_middle(database: Databa
             running(bus.run("credits")),
             consuming(bus, database, Subscription(UsageReported, ledger.on_usage)),
         ):
-            await bus.connected()
+            await asyncio.wait_for(bus.connected(), 20)
             await publish(bus, *names[:10])
             await ledger.next()
             await asyncio.to_thread(server.stop)
@@ -281,7 +281,7 @@ async def test_a_service_that_stops_finishes_what_it_has_begun(
     ledger.before = wait
     await publish(bus, "begun", "not begun")
     async with consuming(bus, database, Subscription(UsageReported, ledger.on_usage)) as stopping:
-        await begun.wait()
+        await asyncio.wait_for(begun.wait(), 30)
         stopping.set()
         release.set()
     assert await ledger.effects() == ["begun"]
@@ -308,7 +308,7 @@ async def test_a_long_handler_keeps_its_event(
     ledger.before = take_long
     await publish(bus, "a")
     async with consuming(bus, database, Subscription(UsageReported, ledger.on_usage, concurrency=2)):
-        assert await deliveries.get() == 1
+        assert await asyncio.wait_for(deliveries.get(), 30) == 1
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(deliveries.get(), 2)
         release.set()

@@ -122,7 +122,7 @@ async def test_killed_before_the_delete_it_publishes_again_and_jetstream_drops_i
     await emit(database, "a", "b")
     killed, next_one = FakePublisher(publish_and_hang), FakePublisher(bus.publish)
     async with running(Relay(database, killed).run()):
-        await stuck.wait()
+        await asyncio.wait_for(stuck.wait(), 20)
         await eventually(lambda: _has(nats_client, 2))
     assert not await is_empty(database)
     async with running(Relay(database, next_one).run()):
@@ -247,7 +247,7 @@ async def test_what_is_being_written_at_the_end_is_written_to_its_end(ledger: Le
     commits = GroupCommit(ledger.write)
     committing = asyncio.create_task(commits.run())
     putting = [asyncio.create_task(commits.put("a"))]
-    await ledger.writing.wait()
+    await asyncio.wait_for(ledger.writing.wait(), 5)
     putting.append(asyncio.create_task(commits.put("b")))
     committing.cancel()
     await asyncio.sleep(0)

@@ -165,7 +165,7 @@ async def test_silence_is_told_from_a_lost_connection(
     listener = "select exists (select from pg_stat_activity where query = 'select' and state = 'idle')"
     await eventually(lambda: database.pool.fetchval(listener))
     await names.notify("names", "at last")
-    assert await hearing == "at last"
+    assert await asyncio.wait_for(hearing, 20) == "at last"
 
 
 async def test_a_database_that_is_down_is_not_ready() -> None:

@@ -196,7 +196,7 @@ async def _stopped_while_busy(
             await stop.wait()
 
     ended = asyncio.create_task(serve())
-    server = await started
+    server = await asyncio.wait_for(started, 20)
     async with (
         client_of(server) as client,
         client.stream("GET", "/stream") as answer,
@@ -206,7 +206,7 @@ async def _stopped_while_busy(
         watching = health.Watch(health_pb2.HealthCheckRequest())
         await watching.read()
         await eventually(lambda: _publish(nats_client))
-        await sample.handling.wait()
+        await asyncio.wait_for(sample.handling.wait(), 20)
         stop.set()
         yield answer, watching, ended
 

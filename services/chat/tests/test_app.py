@@ -30,6 +30,8 @@ from dozen_testing.http import Signer
 pytestmark = pytest.mark.integration
 
 MODEL = "smollm2-135m-instruct"
+ENDLESS = {"ignore_eos": True}
+"""Makes the model go on to the last token that it may write."""
 MESSAGES: Any = [{"role": "user", "content": "Count from one to twenty in words."}]
 
 
@@ -79,7 +81,9 @@ def quantities(usage: Any) -> dict[str, int]:
 
 
 async def test_a_whole_answer_costs_what_it_says(stage: Stage, signer: Signer) -> None:
-    answer = await stage.client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=5)
+    answer = await stage.client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, max_tokens=5, extra_body=ENDLESS
+    )
     assert answer.choices[0].message.content
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
@@ -99,7 +103,7 @@ async def test_a_whole_answer_costs_what_it_says(stage: Stage, signer: Signer) -
 async def test_a_stream_costs_what_it_says_asked_or_not(stage: Stage, asked: bool) -> None:
     options: Any = {"stream_options": {"include_usage": True}} if asked else {}
     stream = await stage.client.chat.completions.create(
-        model=MODEL, messages=MESSAGES, max_tokens=8, stream=True, **options
+        model=MODEL, messages=MESSAGES, max_tokens=8, stream=True, extra_body=ENDLESS, **options
     )
     chunks = [chunk async for chunk in stream]
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -141,7 +145,7 @@ async def test_a_client_that_leaves_stops_the_model_and_pays_for_what_it_said(st
         max_tokens=1500,
         temperature=1.5,
         stream=True,
-        extra_body={"ignore_eos": True},
+        extra_body=ENDLESS,
     )
     read = 0
     async for chunk in stream:
@@ -162,7 +166,7 @@ async def test_a_client_that_leaves_stops_the_model_and_pays_for_what_it_said(st
 
 async def test_grpc_gives_the_bytes_of_http(stage: Stage, signer: Signer) -> None:
     stub = ChatServiceStub(stage.channel)
-    fields = {"model": MODEL, "messages": MESSAGES, "max_tokens": 3, "stream": True, "temperature": 0}
+    fields = {"model": MODEL, "messages": MESSAGES, "max_tokens": 3, "stream": True, **ENDLESS}
     request = ChatRequest(body=json.dumps(fields).encode())
     request.admission.headers.update(signer.headers(OPERATION))
     said = b"".join([response.chunk async for response in stub.Chat(request)])
@@ -175,7 +179,7 @@ async def test_grpc_refuses_what_is_not_admitted_and_stops_when_the_caller_does(
     stage: Stage, signer: Signer
 ) -> None:
     stub = ChatServiceStub(stage.channel)
-    fields = {"model": MODEL, "messages": MESSAGES, "max_tokens": 1500, "stream": True, "ignore_eos": True}
+    fields = {"model": MODEL, "messages": MESSAGES, "max_tokens": 1500, "stream": True, **ENDLESS}
     request = ChatRequest(body=json.dumps(fields).encode())
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await anext(aiter(stub.Chat(request)))

@@ -27,6 +27,8 @@ from dozen_testing.http import Signer
 pytestmark = pytest.mark.integration
 
 MODEL = "smollm2-135m-instruct"
+ENDLESS = {"ignore_eos": True}
+"""Makes the model go on to the last token that it may write."""
 
 
 @dataclass
@@ -66,7 +68,9 @@ def prompt_tokens(record: UsageRecord) -> int:
 
 @pytest.mark.parametrize("prompt", ["Once upon a time", ["Once upon a time"], [7, 8, 9], [[7, 8, 9]]])
 async def test_a_whole_answer_costs_what_it_says(stage: Stage, prompt: Any) -> None:
-    answer = await stage.client.completions.create(model=MODEL, prompt=prompt, max_tokens=4)
+    answer = await stage.client.completions.create(
+        model=MODEL, prompt=prompt, max_tokens=4, extra_body=ENDLESS
+    )
     assert answer.choices[0].text
     assert answer.usage is not None
     record = await stage.used()
@@ -77,7 +81,9 @@ async def test_a_whole_answer_costs_what_it_says(stage: Stage, prompt: Any) -> N
 
 
 async def test_a_stream_costs_what_was_generated(stage: Stage) -> None:
-    stream = await stage.client.completions.create(model=MODEL, prompt="Once", max_tokens=6, stream=True)
+    stream = await stage.client.completions.create(
+        model=MODEL, prompt="Once", max_tokens=6, stream=True, extra_body=ENDLESS
+    )
     chunks = [chunk async for chunk in stream]
     assert "".join(chunk.choices[0].text for chunk in chunks)
     assert chunks[-1].choices[0].finish_reason == "length"
@@ -88,7 +94,7 @@ async def test_a_stream_costs_what_was_generated(stage: Stage) -> None:
 
 async def test_a_client_that_leaves_pays_for_what_was_said(stage: Stage) -> None:
     stream = await stage.client.completions.create(
-        model=MODEL, prompt="Once", max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+        model=MODEL, prompt="Once", max_tokens=1500, stream=True, extra_body=ENDLESS
     )
     await anext(aiter(stream))
     await stream.close()
@@ -111,7 +117,9 @@ async def test_wrong_requests_are_bad_requests(stage: Stage) -> None:
 
 async def test_grpc_gives_the_bytes_of_http(stage: Stage, signer: Signer) -> None:
     stub = CompletionServiceStub(stage.channel)
-    request = CompleteRequest(body=json.dumps({"model": MODEL, "prompt": "Once", "max_tokens": 3}).encode())
+    request = CompleteRequest(
+        body=json.dumps({"model": MODEL, "prompt": "Once", "max_tokens": 3, **ENDLESS}).encode()
+    )
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await anext(aiter(stub.Complete(request)))
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -184,10 +184,11 @@ async def test_pages_are_cut_by_limit_order_and_type(serve: Any) -> None:
         assert (numbers(page["data"]), page["has_more"]) == ([0], False)
         assert numbers((await stage.list(order="asc", after="evt_0")).json()["data"]) == [1, 2]
         assert (await stage.list(type="job.failed")).json()["data"] == []
-        for query, status, code in [
+        refusals: list[tuple[dict[str, Any], int, str]] = [
             ({"after": "evt_9"}, 404, "event_not_found"),
             ({"limit": 101}, 400, "invalid_request"),
-        ]:
+        ]
+        for query, status, code in refusals:
             refused = await stage.list(**query)
             assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
 

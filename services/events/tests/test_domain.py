@@ -1,6 +1,7 @@
 """Rules for public events."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,4 +28,5 @@ def test_a_message_is_told_under_one_id(an_event: NewEvent) -> None:
 )
 def test_a_field_that_is_not_valid_is_named(an_event: NewEvent, field: str, value: str) -> None:
     assert an_event.fault() is None
-    assert replace(an_event, **{field: value}).fault() == field
+    changed: dict[str, Any] = {field: value}
+    assert replace(an_event, **changed).fault() == field

@@ -11,6 +11,7 @@ from dozen_chassis.postgres import Database
 from dozen_models.domain import Deployment, Health, ModelCard, Offer
 from dozen_models.repository import ModelsRepository
 from dozen_models.service import CatalogueService
+from dozen_testing.conditions import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -33,9 +34,7 @@ async def test_of_replicas_that_start_at_once_one_changes_the_catalogue(reposito
     async with repository.transaction() as first:
         await CatalogueService(first).apply(offers)
         second = asyncio.create_task(CatalogueService(repository).apply(offers))
-        async with asyncio.timeout(5):
-            while not await repository.db.fetchval(waiting):
-                await asyncio.sleep(0)
+        await eventually(lambda: repository.db.fetchval(waiting))
     await second
     assert await repository.db.fetchval("select count(*) from prices") == 2
 

@@ -1,5 +1,6 @@
 """The object store, on a local directory."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,6 +53,24 @@ async def test_a_span_of_an_object_is_read(objects: ObjectStore, directory: Path
 async def test_nothing_is_left_of_an_upload_that_breaks(objects: ObjectStore, directory: Path) -> None:
     with pytest.raises(UploadAborted):
         await objects.put("acme/1", stream(12 * MIB, UploadAborted()))
+    assert stored(directory) == []
+
+
+async def test_nothing_is_left_of_an_upload_that_is_cancelled(objects: ObjectStore, directory: Path) -> None:
+    begun = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        async for chunk in stream(12 * MIB):
+            yield chunk
+        begun.set()
+        await asyncio.Event().wait()
+
+    uploading = asyncio.create_task(objects.put("acme/1", endless()))
+    async with asyncio.timeout(10):
+        await begun.wait()
+        uploading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await uploading
     assert stored(directory) == []
 
 

@@ -10,7 +10,6 @@ from dozen_local.credentials import Credentials
 from dozen_local.layout import HOST, SERVICES, Layout
 
 CALLS = {
-    "gateway": ("credits",),
     "jobs": ("gateway",),
 }
 """Which service calls which over gRPC."""
@@ -102,7 +101,6 @@ def _own_settings(service: str, layout: Layout, credentials: Credentials) -> dic
         case "admin":
             return {
                 "DOZEN_ADMIN_PASSWORD": credentials.password("admin"),
-                "DOZEN_SESSION_KEY": credentials.password("session"),
                 "DOZEN_SERVICE_ADDRESSES": json.dumps({name: layout.http_address(name) for name in SERVICES}),
             }
     return {}

@@ -27,7 +27,7 @@ from dozen_local.processes import Process, Program, http_ok, stop_all, wait_unti
 READY_SECONDS = 120.0
 
 Report = Callable[[str, str], None]
-"""Takes the name of a step and its new state: `starting`, `ready`, `running` (it already was) or `stopped`."""
+"""Takes a step and its new state: `starting`, `ready`, `running` (it already was) or `stopped`."""
 
 
 class PlatformError(Exception):

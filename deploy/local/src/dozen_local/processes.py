@@ -7,8 +7,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -76,7 +77,11 @@ class Process:
         if self.pid is not None:
             return
         user_id = self.program.user_id
-        with self.pid_file.open("a") as pid_file, self.log_file.open("ab") as log:
+        with (
+            self.pid_file.open("a") as pid_file,
+            self.log_file.open("ab") as log,
+            _signals_held() as mask,  # or an interrupt would leave a process that no pid file knows
+        ):
             fcntl.flock(pid_file, fcntl.LOCK_EX)
             self._child = subprocess.Popen(
                 self.program.argv,
@@ -86,12 +91,14 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(pid_file.fileno(),),  # inherits the lock
+                preexec_fn=partial(signal.pthread_sigmask, signal.SIG_SETMASK, mask),
                 user=user_id,
                 group=user_id,
                 extra_groups=None if user_id is None else [],
             )
             pid_file.truncate(0)
             pid_file.write(f"{self._child.pid}\n")
+            pid_file.flush()
 
     def wait_until_ready(self, seconds: float = 60) -> None:
         """Return when the process is ready; raise `ProcessFailed` where that does not happen."""
@@ -172,6 +179,16 @@ def http_ok(port: int, path: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+@contextmanager
+def _signals_held() -> Iterator[set[signal.Signals]]:
+    """Deliver what asks this process to end after the block; give the mask to go back to."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield {signal.Signals(number) for number in previous}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _is_locked(file: IO[str]) -> bool:

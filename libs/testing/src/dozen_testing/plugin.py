@@ -61,7 +61,11 @@ async def nats_client(nats_server: NatsServer) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def base_settings(
-    postgres_dsn: str, nats_server: NatsServer, signer: Signer, service_package: str | None
+    postgres_dsn: str,
+    nats_server: NatsServer,
+    nats_client: Client,  # deletes the streams that the service declares
+    signer: Signer,
+    service_package: str | None,
 ) -> dict[str, Any]:
     """Settings of a service in this process: free ports, real servers, the signer's admission key."""
     return {

@@ -39,12 +39,15 @@ class ObjectStore:
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Store an object as it arrives; nothing is to be seen of it before it is complete.
 
-        What the chunks raise ends the upload and is raised here.
+        What the chunks raise, or a cancellation, aborts the upload.
         """
+        writer = obstore.open_writer_async(
+            self._store, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+        )
         with _translated():
-            await obstore.put_async(
-                self._store, key, chunks, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
-            )
+            async with writer:
+                async for chunk in chunks:
+                    await writer.write(chunk)
 
     async def read(self, key: str, span: range) -> AsyncIterator[bytes]:
         """Give a span of an object's bytes."""

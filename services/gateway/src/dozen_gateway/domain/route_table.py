@@ -40,6 +40,7 @@ ROUTES = (
     Route("GET", "/v1/models/{model}", "models", FREE),
     Route("GET", "/v1/credits", "credits", FREE),
     Route("GET", "/v1/usage", "credits", FREE),
+    Route("GET", "/v1/usage/requests", "credits", FREE),
     # What a job does is charged when it is done, as the request that it stands for.
     Route("POST", "/v1/jobs", "jobs", FREE),
     Route("GET", "/v1/jobs", "jobs", FREE),
