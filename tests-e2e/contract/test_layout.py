@@ -1,6 +1,7 @@
 """Every service has the same files, within the same sizes, and keeps the rules that a linter cannot check."""
 
 import ast
+import pkgutil
 import re
 import subprocess
 from importlib import import_module
@@ -127,7 +128,9 @@ def test_every_file_is_named_by_what_it_holds() -> None:
 
 def test_every_error_has_a_message() -> None:
     for package in [f"dozen_{name}" for name in (*SERVICES, *LIBRARIES)]:
-        if find_spec(f"{package}.errors"):
+        if spec := find_spec(f"{package}.errors"):
+            for module in pkgutil.iter_modules(spec.submodule_search_locations or []):
+                import_module(f"{package}.errors.{module.name}")
             import_module(f"{package}.errors")
     silent = [error for error in _subclasses(ServiceError) if not error.__dict__.get("__doc__")]
     assert not silent
