@@ -20,6 +20,7 @@ from dozen_chassis.grpc import GrpcService, open_channel
 from dozen_chassis.health import Health, Ping
 from dozen_chassis.outbox import GroupCommit, Relay
 from dozen_chassis.postgres import Database, Repository
+from dozen_chassis.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -119,12 +120,7 @@ class Resources:
 
         task = asyncio.create_task(endless(), name=name)
         self.watch(task)
-
-        async def stop() -> None:
-            task.cancel()
-            await asyncio.wait((task,))
-
-        self._stack.push_async_callback(stop)
+        self._stack.push_async_callback(end, task)
 
     def every(self, name: str, interval: timedelta, job: Callable[[], Awaitable[object]]) -> None:
         """Do a job now and again after each interval; one that fails is logged and tried the next time."""

@@ -21,6 +21,7 @@ from dozen_chassis.errors import TRANSIENT, ServiceError
 from dozen_chassis.events import ID_HEADER, Delivery, stream, subject
 from dozen_chassis.logging import request_id
 from dozen_chassis.postgres import Database
+from dozen_chassis.tasks import end
 from dozen_chassis.telemetry import trace_context, tracer
 
 log = logging.getLogger(__name__)
@@ -100,8 +101,7 @@ class Consumer:
                     if stopping.is_set():
                         return  # what arrived just now is delivered again, elsewhere
                 finally:
-                    arriving.cancel()
-                    await asyncio.wait((arriving,))
+                    await end(arriving, patience=0.2)
                 await self._take(arriving.result())
         finally:
             stopped.cancel()

@@ -26,6 +26,7 @@ from dozen_chassis.http import create_http
 from dozen_chassis.logging import configure_logging
 from dozen_chassis.migrate import migrate, migrations_directory
 from dozen_chassis.settings import ServiceSettings
+from dozen_chassis.tasks import end
 from dozen_chassis.telemetry import configure_tracing
 
 log = logging.getLogger(__name__)
@@ -122,9 +123,7 @@ async def serving(
             stopping.set()
             if consumers:
                 _, late = await asyncio.wait(consumers, timeout=max(0, deadline - time.monotonic()))
-                for consumer in late:
-                    consumer.cancel()
-                await asyncio.gather(*late, return_exceptions=True)
+                await end(*late)
     finally:
         await resources.close()
 

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from dozen_chassis.tasks import end
+
 
 @asynccontextmanager
 async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
@@ -13,5 +15,4 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Tas
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.wait((task,))
+        await end(task)
