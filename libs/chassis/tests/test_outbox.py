@@ -131,6 +131,35 @@ async def test_killed_before_the_delete_it_publishes_again_and_jetstream_drops_i
     assert await stored(nats_client) == ["a", "b"]
 
 
+@integration
+async def test_what_is_kept_outlives_a_killed_relay_and_a_lost_outbox(postgres_dsn: str) -> None:
+    database = await Database.open(postgres_dsn, keeps=[UsageReported])
+
+    async def kept() -> list[tuple[str, str]]:
+        rows = await database.pool.fetch("select event_id, payload from kept_events order by emitted_at")
+        return [
+            (str(row["event_id"]), UsageReported.FromString(row["payload"]).records[0].request_id)
+            for row in rows
+        ]
+
+    async def hang(envelope: Envelope) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    stuck = asyncio.Event()
+    killed, next_one = FakePublisher(hang), FakePublisher()
+    await emit(database, "a")
+    async with running(Relay(database, killed).run()):
+        await asyncio.wait_for(stuck.wait(), 20)
+    async with running(Relay(database, next_one).run()):
+        await eventually(lambda: is_empty(database))
+    await emit(database, "b")
+    await database.pool.execute("delete from outbox")
+    assert [name for _, name in await kept()] == ["a", "b"]
+    assert [identifier for identifier, _ in await kept()][:1] == [one.id for one in next_one.published]
+    await database.close()
+
+
 async def _has(client: Client, messages: int) -> bool:
     return (await client.jetstream().stream_info("CREDITS")).state.messages == messages
 

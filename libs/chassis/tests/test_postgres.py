@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
-from dozen.credits.v1.credits_events_pb2 import UsageReported
+from dozen.credits.v1.credits_events_pb2 import UsageRated, UsageReported
+from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis import postgres
 from dozen_chassis.postgres import Database, Repository
 from dozen_testing.conditions import eventually
 
 pytestmark = pytest.mark.integration
+
+LONG_AGO, FAR_AHEAD = datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 
 
 class Names(Repository):
@@ -123,6 +126,74 @@ async def test_old_deliveries_are_forgotten(names: Names, database: Database) ->
     age = timedelta(days=2)
     assert [await names.forget_deliveries(age, limit=3) for _ in range(3)] == [3, 2, 0]
     assert not await names.first_delivery("new")
+
+
+@pytest.fixture
+async def keeping(postgres_dsn: str) -> AsyncIterator[Database]:
+    """The same database, which keeps what is reported."""
+    keeping = await Database.open(postgres_dsn, keeps=[UsageReported])
+    yield keeping
+    await keeping.close()
+
+
+def reported(name: str) -> UsageReported:
+    return UsageReported(records=[UsageRecord(request_id=name)])
+
+
+async def kept(database: Database, start: datetime = LONG_AGO, end: datetime = FAR_AHEAD) -> list[str]:
+    async with Repository(database).transaction() as tx:
+        return [event.records[0].request_id async for event in tx.kept(UsageReported, start, end)]
+
+
+async def test_events_of_chosen_types_are_kept_when_they_are_emitted(
+    database: Database, keeping: Database
+) -> None:
+    names = [str(number) for number in range(120)]  # more than a cursor reads at once
+    for name in names:
+        await Repository(keeping).emit(reported(name))
+    await Repository(keeping).emit(reported("suffixed"), subject_suffix=".standard")
+    await Repository(keeping).emit(reported("again"), keep=False)
+    await Repository(keeping).emit(UsageRated())
+    await Repository(database).emit(reported("elsewhere"))
+    assert await waiting(database) == len(names) + 4
+    assert await kept(database) == [*names, "suffixed"]
+    rows = await database.pool.fetch(
+        "select * from kept_events join outbox using (event_id) where emitted_at = created_at"
+    )
+    assert len(rows) == len(names) + 1
+
+
+async def test_kept_events_go_with_what_is_rolled_back(keeping: Database) -> None:
+    with suppress(ZeroDivisionError):
+        async with Repository(keeping).transaction() as tx:
+            await tx.emit(reported("a"))
+            raise ZeroDivisionError
+    assert await kept(keeping) == []
+
+
+async def test_events_of_a_period_are_read_while_others_are_emitted(keeping: Database) -> None:
+    await keeping.pool.execute(
+        "insert into kept_events select gen_random_uuid(), 'dozen.credits.v1.UsageReported', $1,"
+        " timestamptz '2026-10-05T12:00:00Z' + n * interval '1 hour' from generate_series(0, 3) n",
+        reported("old").SerializeToString(),
+    )
+    noon = datetime(2026, 10, 5, 12, tzinfo=UTC)
+    assert len(await kept(keeping, noon, noon + timedelta(hours=3))) == 3
+    async with Repository(keeping).transaction() as tx:
+        async for event in tx.kept(UsageReported, LONG_AGO, FAR_AHEAD):
+            await tx.emit(event)
+    assert len(await kept(keeping)) == 8
+
+
+async def test_old_kept_events_are_forgotten(keeping: Database) -> None:
+    await keeping.pool.execute(
+        "insert into kept_events select gen_random_uuid(), 'any', '', now() - interval '36 days'"
+        " from generate_series(1, 5)"
+    )
+    await Repository(keeping).emit(reported("new"))
+    age = timedelta(days=35)
+    assert [await Repository(keeping).forget_kept(age, limit=3) for _ in range(3)] == [3, 2, 0]
+    assert await kept(keeping) == ["new"]
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from dozen_inference.usage import Usage, token_quantities
+from dozen_chassis.admission import Admission
+from dozen_inference.hold import is_priced, most_tokens, most_units
+from dozen_inference.usage import Usage, token_quantities, usage_record
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,19 @@ from dozen_inference.usage import Usage, token_quantities
 )
 def test_cached_tokens_are_not_counted_twice(usage: dict[str, Any], quantities: dict[str, int]) -> None:
     assert token_quantities(msgspec.convert(usage, Usage)) == quantities
+
+
+def admitted(**facts: str) -> Admission:
+    return Admission("acme", "key1", "req_1", "POST /v1/embeddings", facts)
+
+
+def test_a_record_names_the_lease_that_the_request_is_held_in() -> None:
+    assert usage_record(admitted(reservation="lease-1"), {}).lease_id == "lease-1"
+    assert usage_record(admitted(), {}).lease_id == ""
+
+
+def test_what_was_not_said_of_a_request_is_without_limit() -> None:
+    for held in (admitted(), admitted(price="")):
+        assert (is_priced(held), most_tokens(held), most_units(held)) == (False, None, None)
+    held = admitted(price="price-1", **{"max-tokens": "12", "max-units": "0"})
+    assert (is_priced(held), most_tokens(held), most_units(held)) == (True, 12, 0)

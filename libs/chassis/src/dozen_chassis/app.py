@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 import grpc.aio
 from fastapi import APIRouter
+from google.protobuf.message import Message
 from pydantic import SecretStr
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from dozen_chassis.bus import STREAM_SECONDS, Bus
 from dozen_chassis.consumer import Subscription
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _REDELIVERY = timedelta(seconds=STREAM_SECONDS) * 2
 """After this time no event is delivered again."""
+_KEPT = timedelta(days=35)
+"""How long events can be told again, where they are kept: more than the longest month."""
 
 Opened = TypeVar("Opened")
 Record = TypeVar("Record")
@@ -38,6 +42,8 @@ class App:
     routers: Sequence[APIRouter] = ()
     plain_routes: Sequence[BaseRoute] = ()
     """Raw ASGI routes for hot paths, matched before the routers."""
+    hot_paths: Mapping[str, ASGIApp] = field(default_factory=dict)
+    """Raw apps for POST at exact paths, before all middleware; see `dozen_chassis.hot`."""
     middleware: Sequence[Middleware] = ()
     admission_key: bytes | None = None
     """Given, every path under `/v1/` needs the gateway's admission."""
@@ -61,18 +67,27 @@ class Resources:
     """Holds the exception of the first background task that ended; the service ends with it."""
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def postgres(self, dsn: SecretStr, *, max_connections: int = 8) -> Database:
-        """Open the service's database; without it the service is not ready."""
-        self.database = await Database.open(dsn.get_secret_value(), max_connections=max_connections)
+    async def postgres(
+        self, dsn: SecretStr, *, max_connections: int = 8, keeps: Collection[type[Message]] = ()
+    ) -> Database:
+        """Open the service's database; without it the service is not ready.
+
+        Events of the types that it `keeps` can be read again for 35 days after they were emitted.
+        """
+        self.database = await Database.open(
+            dsn.get_secret_value(), max_connections=max_connections, keeps=keeps
+        )
         self._stack.push_async_callback(self.database.close)
         self.health.register("postgres", self.database.ping)
         repository = Repository(self.database)
 
-        async def forget_deliveries() -> None:
+        async def forget() -> None:
             while await repository.forget_deliveries(_REDELIVERY):
                 pass
+            while await repository.forget_kept(_KEPT):
+                pass
 
-        self.every("forget deliveries", timedelta(hours=1), forget_deliveries)
+        self.every("forget events", timedelta(hours=1), forget)
         return self.database
 
     def jetstream(self, url: SecretStr, *, replicas: int = 1) -> Bus:

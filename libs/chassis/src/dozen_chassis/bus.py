@@ -73,9 +73,13 @@ class Bus:
         finally:
             await self._client.close()
 
+    def is_connected(self) -> bool:
+        """Tell whether the connection stands."""
+        return self._client.is_connected and self._connected.is_set()
+
     async def ping(self) -> None:
         """Raise unless the connection stands."""
-        if not self._client.is_connected or not self._connected.is_set():
+        if not self.is_connected():
             raise NotConnected()
 
     async def connected(self) -> None:

@@ -20,7 +20,7 @@ from dozen_chassis.bus import ACK_SECONDS, Bus
 from dozen_chassis.errors import TRANSIENT, ServiceError
 from dozen_chassis.events import ID_HEADER, Delivery, stream, subject
 from dozen_chassis.logging import request_id
-from dozen_chassis.postgres import Database
+from dozen_chassis.postgres import PASSING, Database
 from dozen_chassis.tasks import end
 from dozen_chassis.telemetry import trace_context, tracer
 
@@ -140,7 +140,7 @@ class Consumer:
             return await _later(message, delivery, error)
         except Exception as error:  # a handler's mistake, or a dependency's; the next attempt may do better
             log.exception("handling %s failed", self._event, extra={"attempt": delivery.attempt})
-            if delivery.attempt >= MOST_ATTEMPTS:
+            if delivery.attempt >= MOST_ATTEMPTS and not isinstance(error, PASSING):
                 return await self._set_aside(message, delivery, error)
             return await _later(message, delivery, error)
         await message.ack()

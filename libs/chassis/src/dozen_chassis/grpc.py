@@ -1,7 +1,6 @@
 """The gRPC edge of a service and its channels to others: identity, errors, traces, deadlines."""
 
 import json
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +16,11 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind
 
-from dozen_chassis.errors import CallerNotTrusted, DependencyUnavailable, InternalError, ServiceError, Status
+from dozen_chassis.errors import CallerNotTrusted, DependencyUnavailable, ServiceError, Status
 from dozen_chassis.logging import request_id
+from dozen_chassis.postgres import as_service_error
 from dozen_chassis.signing import verify_caller
 from dozen_chassis.telemetry import current_trace_headers, trace_context, tracer
-
-log = logging.getLogger(__name__)
 
 ERROR_DOMAIN = "dozen"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -132,12 +130,10 @@ class _EdgeInterceptor(grpc.aio.ServerInterceptor):
             context.detach(attached)
 
 
-async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    if not isinstance(error, ServiceError):
-        log.error("unhandled error", exc_info=error)
-        error = InternalError()
+async def _abort(context: grpc.aio.ServicerContext, problem: Exception) -> NoReturn:
+    if isinstance(problem, grpc.aio.AbortError):
+        raise problem
+    error = as_service_error(problem)
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=error.code or "", domain=ERROR_DOMAIN))
     code = _GRPC_CODES[error.status.value]

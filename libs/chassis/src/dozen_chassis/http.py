@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dozen_chassis import admission
 from dozen_chassis.admission import Admission
-from dozen_chassis.errors import BodyTooLarge, InternalError, InvalidRequest, ServiceError, error_body
+from dozen_chassis.errors import BodyTooLarge, InvalidRequest, ServiceError, error_body
 from dozen_chassis.logging import request_id
+from dozen_chassis.postgres import as_service_error
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +104,8 @@ class RequestContext:
                 await self._app(scope, self._limited(receive, headers, path), send_with_id)
             except ClientDisconnect:
                 status = 499  # nobody is there to be answered
-            except Exception as error:
-                if not isinstance(error, ServiceError):
-                    log.exception("unhandled error", extra={"path": scope["path"]})
-                    error = InternalError()
+            except Exception as problem:
+                error = as_service_error(problem)
                 if not status:  # otherwise the response has begun, and the server cuts it
                     await send_error(error, scope, receive, send_with_id)
         finally:
@@ -119,12 +118,13 @@ class RequestContext:
         )
         error = BodyTooLarge(f"The request body is larger than {limit} bytes.")
         declared = headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > limit:
-            raise error
+        too_large = declared.isdecimal() and int(declared) > limit
         received = 0
 
         async def limited() -> Message:
             nonlocal received
+            if too_large:  # raised only here, where the body is asked for, so that all middleware sees it
+                raise error
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:

@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-import asyncpg
 from prometheus_client import Counter, Gauge
 
 from dozen_chassis.events import Envelope
-from dozen_chassis.postgres import Database
+from dozen_chassis.postgres import FAILURES, Database
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class Relay:
                 while await self.relay_batch() == BATCH:
                     pass
                 delay = POLL_SECONDS
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, PublishFailed) as error:
+            except (*FAILURES, PublishFailed) as error:
                 log.warning("outbox relay waits: %s", error)
                 delay = min(delay * 2, 10)
 

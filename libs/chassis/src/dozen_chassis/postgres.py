@@ -2,39 +2,70 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import Self
+from datetime import datetime, timedelta
+from typing import Self, TypeVar
 
 import asyncpg
 from google.protobuf.message import Message
 
-from dozen_chassis.events import Envelope
+from dozen_chassis.errors import DependencyUnavailable, InternalError, ServiceError
+from dozen_chassis.events import Envelope, subject
 
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 0.5
 _SILENCE_SECONDS = 30.0
 
+_EMIT = "insert into outbox (event_id, subject, payload, headers) values ($1, $2, $3, $4)"
+_EMIT_AND_KEEP = (
+    f"with emitted as ({_EMIT} returning event_id, subject, payload, created_at)"
+    " insert into kept_events (event_id, subject, payload, emitted_at) select * from emitted"
+)
+
+PASSING = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # of a connection that was lost
+    asyncpg.InternalClientError,  # the same, in the middle of something
+    OSError,
+)
+"""What goes wrong with a database without having to do with what it was asked for."""
+FAILURES = (*PASSING, asyncpg.PostgresError)
+"""All that goes wrong with a database."""
+
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Event = TypeVar("Event", bound=Message)
+
+
+def as_service_error(problem: Exception) -> ServiceError:
+    """Give what a caller hears of a problem; what has gone wrong here is logged."""
+    if isinstance(problem, ServiceError):
+        return problem
+    log.error("unhandled error", exc_info=problem)
+    return DependencyUnavailable() if isinstance(problem, PASSING) else InternalError()
 
 
 class Database:
     """The connection pool of a service, and the signal that its outbox has something to relay."""
 
-    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+    def __init__(self, pool: asyncpg.Pool, dsn: str, keeps: Collection[type[Message]]) -> None:
         self.pool = pool
+        self.keeps = {subject(event) for event in keeps}
         self._dsn = dsn
         self.outbox_filled = asyncio.Event()
 
     @classmethod
-    async def open(cls, dsn: str, *, max_connections: int = 8) -> Self:
+    async def open(cls, dsn: str, *, max_connections: int = 8, keeps: Collection[type[Message]] = ()) -> Self:
         """Open the pool; connections are made when they are first needed."""
         pool = asyncpg.create_pool(
             dsn, min_size=0, max_size=max_connections, max_inactive_connection_lifetime=60, command_timeout=30
         )
-        return cls(await pool, dsn)
+        return cls(await pool, dsn, keeps)
 
     async def ping(self) -> None:
         """Raise unless the database answers."""
@@ -58,7 +89,7 @@ class Database:
                         yield payload
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except FAILURES as error:
                 log.warning("not listening to '%s': %r", channel, error)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
@@ -107,16 +138,29 @@ class Repository:
             if scoped.emitted:
                 self._database.outbox_filled.set()
 
-    async def emit(self, event: Message, *, subject_suffix: str = "") -> None:
-        """Put an event into the outbox, to be published once this transaction has committed."""
+    async def emit(self, event: Message, *, subject_suffix: str = "", keep: bool = True) -> None:
+        """Put an event into the outbox, to be published once this transaction has committed.
+
+        One of a type that the database keeps is kept as well, unless it only tells again what another told.
+        """
         envelope = Envelope.seal(event, subject_suffix)
         await self.db.execute(
-            "insert into outbox (event_id, subject, payload, headers) values ($1, $2, $3, $4)",
+            _EMIT_AND_KEEP if keep and subject(event) in self._database.keeps else _EMIT,
             envelope.id, envelope.subject, envelope.payload, envelope.headers_json(),
         )  # fmt: skip
         self.emitted = True
         if self._connection is None:
             self._database.outbox_filled.set()
+
+    async def kept(self, event: type[Event], start: datetime, end: datetime) -> AsyncIterator[Event]:
+        """Give the kept events of a type that were emitted in [start, end), to read in a transaction."""
+        assert self._connection is not None, "the events are read bit by bit, all as they are now"
+        async for row in self._connection.cursor(
+            "select payload from kept_events where emitted_at >= $2 and emitted_at < $3"
+            " and (subject = $1 or starts_with(subject, $1 || '.')) order by emitted_at, event_id",
+            subject(event), start, end,
+        ):  # fmt: skip
+            yield event.FromString(row["payload"])
 
     async def notify(self, channel: str, payload: str) -> None:
         """Tell all who listen to a channel, in every replica, once this transaction has committed."""
@@ -132,9 +176,16 @@ class Repository:
 
     async def forget_deliveries(self, older_than: timedelta, limit: int = 10_000) -> int:
         """Drop records of deliveries that can no longer repeat; return how many."""
+        return await self._forget("processed_events", "processed_at", older_than, limit)
+
+    async def forget_kept(self, older_than: timedelta, limit: int = 1_000) -> int:
+        """Drop kept events that are too old to be told again; return how many."""
+        return await self._forget("kept_events", "emitted_at", older_than, limit)
+
+    async def _forget(self, table: str, time: str, older_than: timedelta, limit: int) -> int:
         status: str = await self.db.execute(
-            "delete from processed_events where event_id in ("
-            "  select event_id from processed_events where processed_at < now() - $1::interval limit $2)",
+            f"delete from {table} where event_id in ("
+            f"  select event_id from {table} where {time} < now() - $1::interval limit $2)",
             older_than, limit,
         )  # fmt: skip
         return int(status.split()[-1])

@@ -22,6 +22,7 @@ from dozen_chassis.app import App, Resources
 from dozen_chassis.consumer import Consumer
 from dozen_chassis.grpc import start_grpc
 from dozen_chassis.health import Health, health_router
+from dozen_chassis.hot import HotPaths
 from dozen_chassis.http import create_http
 from dozen_chassis.logging import configure_logging
 from dozen_chassis.migrate import migrate, migrations_directory
@@ -160,7 +161,7 @@ async def _http(app: App, settings: ServiceSettings, resources: Resources) -> As
         middleware=app.middleware,
     )
     config = uvicorn.Config(
-        http,
+        HotPaths(http, app.hot_paths) if app.hot_paths else http,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -169,6 +170,8 @@ async def _http(app: App, settings: ServiceSettings, resources: Resources) -> As
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
     )
     with socket.create_server((settings.http_host, settings.http_port), backlog=2048) as listener:
+        # Connections inherit it; asyncio would set it only where a socket says that it speaks TCP.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = _HttpServer(config, resources.health.stopping)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         resources.watch(task)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from dozen_chassis.admission import Admission
-from dozen_chassis.errors import ServiceError, Status
+from dozen_chassis.errors import InternalError, ServiceError, Status
 from dozen_inference.departure import ClientLeft
 from dozen_inference.outcome import Run, Settle
 from dozen_inference.request import CompletionRequest
@@ -92,6 +92,7 @@ class Generator:
             raise
         finally:
             self._requests -= 1
+            await run.end(InternalError())  # where it was none of these
 
     async def _pass_through(self, run: Run, seconds: float) -> AsyncGenerator[bytes, None]:
         request, headers = run.request, run.headers()

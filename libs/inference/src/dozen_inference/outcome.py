@@ -1,5 +1,6 @@
 """What comes of a completion: followed while it runs, and settled once."""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.admission import REQUEST_ID_HEADER, Admission
 from dozen_chassis.errors import ServiceError
 from dozen_chassis.telemetry import current_trace_headers, tracer
+from dozen_inference.hold import is_priced
 from dozen_inference.request import CompletionRequest
 from dozen_inference.streams import Tally
 from dozen_inference.upstream import upstream_error
 from dozen_inference.usage import Usage, token_quantities, usage_record
+
+log = logging.getLogger(__name__)
 
 TOKENS = Counter("dozen_inference_tokens", "Tokens that were used.", ["model", "kind"])
 ERRORS = Counter("dozen_inference_errors", "Completions that ended in an error.", ["model", "code"])
@@ -55,8 +59,10 @@ class Outcome:
         """Tokens of the prompt, cached or not."""
         return sum(self.quantities.values()) - self.output_tokens
 
-    def usage_record(self) -> UsageRecord:
-        """Give what is reported to credits."""
+    def usage_record(self) -> UsageRecord | None:
+        """Give what is reported to credits: nothing where a request without a price used nothing."""
+        if not self.quantities and not is_priced(self.admission):
+            return None
         return usage_record(self.admission, self.quantities, estimated=self.estimated)
 
 
@@ -141,7 +147,6 @@ class Run:
         await self._settle(outcome)
 
     def _outcome(self, error: ServiceError | None) -> Outcome:
-        counted = Usage(self.request.prompt_tokens, self.tally.tokens)
         answered = error is None or (self.begun and self.request.stream)
         return Outcome(
             admission=self._admission,
@@ -150,11 +155,20 @@ class Run:
             ending=self.tally.finish_reason if error is None else error.code or error.http.type,
             seconds=time.perf_counter() - self._started,
             first_byte_seconds=self._first_byte_seconds,
-            quantities=token_quantities(self.tally.usage or counted) if self.begun else {},
+            quantities=self._quantities() if self.begun else {},
             estimated=self.tally.usage is None,
             answer=self.answer,
             error=error,
         )
+
+    def _quantities(self) -> dict[str, int]:
+        counted = Usage(self.request.prompt_tokens, self.tally.tokens)
+        quantities = token_quantities(self.tally.usage or counted)
+        most = self.request.most_output_tokens
+        if most is not None and quantities["output_tokens"] > most:  # no more than that is held for it
+            log.warning("%d output tokens are charged as %d", quantities["output_tokens"], most)
+            quantities["output_tokens"] = most
+        return quantities
 
     def _observe(self, outcome: Outcome) -> None:
         for kind, amount in outcome.quantities.items():

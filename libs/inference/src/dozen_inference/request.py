@@ -9,6 +9,13 @@ from dozen_chassis.errors import InvalidRequest
 
 MAX_MODEL_LENGTH = 256
 
+# How many answers a prompt has: `best_of` is vLLM's and OpenAI's, `n_cmpl` is llama.cpp's name for `n`.
+_CHOICES = ("n", "best_of", "n_cmpl")
+# How long an answer may be. llama.cpp keeps to the first of these that a body has.
+_LIMITS = ("n_predict", "max_completion_tokens", "max_tokens")
+# Of them, by the name of the prompt, those that llama.cpp and vLLM both keep to.
+_HEEDED = {"messages": ("max_completion_tokens", "max_tokens"), "prompt": ("max_tokens",)}
+
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
@@ -21,41 +28,72 @@ class CompletionRequest:
     """The client wants the last event of the stream, which tells the usage."""
     prompt_tokens: int
     """A guess, for an answer that does not tell: four bytes are about a token."""
+    most_output_tokens: int | None = None
+    """Of all choices together; None where there is no limit."""
 
 
 def prepare(
-    body: bytes, prompt: Literal["messages", "prompt"], *, most_choices: int, may_stream: bool = True
+    body: bytes,
+    prompt: Literal["messages", "prompt"],
+    *,
+    most_choices: int,
+    most_tokens: int | None = None,
+    may_stream: bool = True,
 ) -> CompletionRequest:
     """Read a request body whose prompt is in the field of that name.
 
-    A body that asks for a stream comes back asking for its usage too; values that are not ours are kept
-    byte for byte, and so is the body of a request for a whole answer. Unless it `may_stream`, the answer
-    comes whole whatever the body says.
+    A body that asks for a stream comes back asking for its usage too, and one that would let an answer
+    have more than `most_tokens` comes back with that limit; values that are not ours are kept byte for
+    byte, and so is every other body. Unless it `may_stream`, the answer comes whole whatever the body
+    says.
     """
     fields = _decode(body, dict[str, msgspec.Raw], "The request body", None)
     model = _field(fields, "model", str)
     if not model or len(model) > MAX_MODEL_LENGTH:
         raise InvalidRequest("You must provide a model parameter.", param="model")
-    each = _field(fields, "n", int)
-    choices = _prompts(fields, prompt) * (1 if each is None else each)
+    choices = _prompts(fields, prompt) * _choices(fields)
     if not 0 < choices <= most_choices:
         raise InvalidRequest(
             f"This request asks for {choices} choices; from 1 to {most_choices} are allowed here.", param="n"
         )
     stream = bool(_field(fields, "stream", bool))
     options = _field(fields, "stream_options", dict[str, Any]) or {}
+    changed: dict[str, Any] = {} if most_tokens is None else _limits(fields, prompt, most_tokens)
+    dropped: tuple[str, ...] = ()
     if stream and may_stream:
-        fields["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": True}))
-        body = msgspec.json.encode(fields)
+        changed["stream_options"] = {**options, "include_usage": True}
     elif stream:
-        body = msgspec.json.encode({k: v for k, v in fields.items() if k not in ("stream", "stream_options")})
+        dropped = ("stream", "stream_options")
+    if changed or dropped:
+        kept = {name: value for name, value in fields.items() if name not in dropped}
+        body = msgspec.json.encode({**kept, **changed})
     return CompletionRequest(
         body=body,
         model=model,
         stream=stream and may_stream,
         usage_asked=options.get("include_usage") is True,
         prompt_tokens=-(-len(memoryview(fields[prompt])) // 4),
+        most_output_tokens=None if most_tokens is None else most_tokens * choices,
     )
+
+
+def _limits(fields: dict[str, msgspec.Raw], prompt: str, most: int) -> dict[str, int]:
+    """Give the fields with which no answer has more tokens than `most`; none where that is so already."""
+    asked = {name: _field(fields, name, int) for name in _LIMITS}
+    limits = {
+        name: most  # below zero is llama.cpp's word for no limit
+        for name, value in asked.items()
+        if value is not None and not 0 <= value <= most
+    }
+    heeded = _HEEDED[prompt]
+    if all(asked[name] is None for name in heeded):
+        limits[next((name for name in heeded if name in fields), heeded[0])] = most
+    return limits
+
+
+def _choices(fields: dict[str, msgspec.Raw]) -> int:
+    asked = [_field(fields, name, int) for name in _CHOICES]
+    return max((choices for choices in asked if choices is not None), default=1)
 
 
 def _prompts(fields: dict[str, msgspec.Raw], name: str) -> int:

@@ -7,6 +7,7 @@ import msgspec
 from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.admission import Admission
+from dozen_inference.hold import lease_id
 
 
 class _PromptDetails(msgspec.Struct):
@@ -43,6 +44,7 @@ def usage_record(
         price_id=admission.facts.get("price", ""),
         quantities=quantities,
         estimated=estimated,
+        lease_id=lease_id(admission),
     )
     record.finished_at.GetCurrentTime()
     return record

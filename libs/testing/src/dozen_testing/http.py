@@ -17,6 +17,7 @@ from dozen_chassis.http import new_request_id
 async def serve(app: ASGIApp) -> AsyncIterator[str]:
     """Serve an ASGI app on a free port of the loopback address for the block; give its base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the chassis does
         config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
         config.load()
         # The halves of its `serve`, without the signal handlers and the clock that a program needs.

@@ -8,6 +8,15 @@ create table outbox (
     created_at timestamptz not null default now()
 );
 
+-- Events of the types that the service keeps, as they were emitted, so that they can be told again.
+create table kept_events (
+    event_id uuid primary key,
+    subject text not null,
+    payload bytea not null,
+    emitted_at timestamptz not null
+);
+create index kept_events_emitted_at on kept_events (emitted_at);
+
 -- Events that were handled, recorded in the transaction of their effect.
 create table processed_events (
     event_id text primary key,
