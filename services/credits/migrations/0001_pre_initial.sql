@@ -65,6 +65,7 @@ create table leases (
     id text primary key,
     account_id text not null references accounts,
     holder text not null,
+    key_id text not null, -- the key that alone may use it; empty where all keys of the account may
     nano_credits bigint not null check (nano_credits > 0), -- all that was ever moved into it
     spent bigint not null default 0 check (spent >= 0),
     returned bigint not null default 0 check (returned >= 0),
@@ -74,7 +75,7 @@ create table leases (
     constraint leases_amounts check (spent + returned <= nano_credits),
     constraint leases_closed check (closed_at is null or spent + returned = nano_credits)
 );
-create unique index leases_open on leases (account_id, holder) where closed_at is null;
+create unique index leases_open on leases (account_id, key_id, holder) where closed_at is null;
 create index leases_expiry on leases (expires_at) where closed_at is null;
 create index leases_past on leases (closed_at) where closed_at is not null;
 
@@ -158,16 +159,32 @@ create table unrated_usage (
     created_at timestamptz not null default now()
 );
 
--- Sums of an hour (UTC). A measure is `requests`, `nano_credits` or a unit of the quantities.
-create table usage_hours (
+-- Sums of each hour, day and month (UTC), so that any period is read from few rows.
+create table usage_sums (
     account_id text not null,
-    hour timestamptz not null,
+    step text not null check (step in ('hour', 'day', 'month')),
+    start timestamptz not null,
     key_id text not null,
     model text not null,
     operation text not null,
-    measure text not null,
-    amount bigint not null,
-    primary key (account_id, hour, key_id, model, operation, measure)
+    requests bigint not null,
+    nano_credits bigint not null,
+    input_tokens bigint not null,
+    cached_input_tokens bigint not null,
+    output_tokens bigint not null,
+    images bigint not null,
+    audio_milliseconds bigint not null,
+    characters bigint not null,
+    primary key (account_id, step, start, key_id, model, operation)
+);
+
+-- What requests of a key that finished in a month (UTC) were charged: what budgets are held against.
+create table key_spending (
+    account_id text not null,
+    key_id text not null,
+    month date not null,
+    nano_credits bigint not null,
+    primary key (account_id, key_id, month)
 );
 
 -- Makes the partitions of this month and of so many after it, where they are missing. Nothing is written with
@@ -180,7 +197,7 @@ declare
     partition text;
 begin
     perform pg_advisory_xact_lock(hashtext('create_partitions'));
-    foreach parent in array array['transfers', 'usage'] loop
+    foreach parent in array array['usage', 'transfers'] loop -- as charging takes them, so that neither waits for ever
         for month in
             select date_trunc('month', now()) + make_interval(months => number)
             from generate_series(0, months_ahead) as number
@@ -196,3 +213,96 @@ begin
     end loop;
 end $$;
 select create_partitions(3);
+
+-- Invoices and statements. Months and days begin in UTC.
+
+-- What an account used in a month, by when requests finished: quantities at each price.
+create table invoice_lines (
+    account_id text not null,
+    month timestamptz not null,
+    model text not null,
+    price_id text not null,
+    unit text not null,
+    quantity numeric not null,
+    primary key (account_id, month, model, price_id, unit)
+);
+
+-- What requests that finished in a month were charged, by the day of posting.
+create table invoice_days (
+    account_id text not null,
+    month timestamptz not null,
+    day timestamptz not null,
+    requests bigint not null,
+    charged numeric not null,
+    written_off numeric not null, -- of what was charged
+    primary key (account_id, month, day)
+);
+
+-- What moves a balance other than usage, which there is a thousand times more of.
+create index transfers_posted on transfers (account_id, created_at)
+    where kind in ('grant', 'adjustment', 'expiry', 'refund');
+create index postings_refunds on postings (account_id, finished_at) where kind = 'refund';
+
+-- Payments at a provider that topped up an account. What was given back of one may be told before it is known
+-- whose it is.
+create table payments (
+    id text primary key, -- also the idempotency key of its grant
+    account_id text references accounts,
+    currency text,
+    amount bigint, -- in the currency's smallest unit
+    nano_credits bigint not null default 0,
+    collected bigint not null default 0, -- what the provider says was paid, in what it gives back
+    given_back bigint not null default 0,
+    created_at timestamptz not null default now()
+);
+
+-- Comparisons of what services reported, what was rated and what was posted, for requests that finished in a
+-- period.
+create table reconciliations (
+    id text primary key,
+    start_at timestamptz not null,
+    end_at timestamptz not null check (start_at < end_at),
+    automatic boolean not null,
+    state text not null default 'running' check (state in ('running', 'complete', 'incomplete')),
+    counts jsonb not null default '{}',
+    created_at timestamptz not null default now(),
+    finished_at timestamptz
+);
+create unique index reconciliations_running on reconciliations (start_at, end_at) where state = 'running';
+create unique index reconciliations_automatic on reconciliations (start_at, end_at) where automatic;
+create index reconciliations_created on reconciliations (created_at);
+
+-- How much each service has sent again, of how much; that is null until it says so.
+create table reconciliation_services (
+    reconciliation_id text not null references reconciliations,
+    service text not null,
+    received bigint not null default 0,
+    records bigint,
+    primary key (reconciliation_id, service)
+);
+
+-- Requests that were sent again. Kept until all have been compared, so without a reference.
+create table recounted_requests (
+    reconciliation_id text not null,
+    request_id text not null,
+    account_id text not null,
+    finished_at timestamptz not null,
+    nano_credits bigint not null, -- as it was sent again
+    outcome text not null,
+    differences json not null,
+    primary key (reconciliation_id, request_id)
+);
+create index recounted_requests_found on recounted_requests (reconciliation_id) where outcome <> 'matched';
+
+create table reconciliation_findings (
+    reconciliation_id text not null references reconciliations,
+    kind text not null,
+    account_id text not null,
+    reference text not null, -- the id of the request, or what the sums are of
+    detail json not null,
+    primary key (reconciliation_id, kind, account_id, reference)
+);
+
+-- Both tables grow in the order of time, so that an hour of them is found by little more than its blocks.
+create index usage_finished on usage using brin (finished_at) with (autosummarize = on);
+create index usage_sums_start on usage_sums using brin (start) with (autosummarize = on);

@@ -83,15 +83,18 @@ _DIFFERING = """
         where account_id = accounts.id and kind = 'refund'
     ) as refunds on true
     left join lateral (
-        select coalesce(sum(amount), 0) as summed from usage_hours
-        where account_id = accounts.id and measure = 'nano_credits'
+        select
+            coalesce(sum(nano_credits) filter (where step = 'hour'), 0) as summed,
+            coalesce(sum(nano_credits) filter (where step = 'day'), 0) as day_summed,
+            coalesce(sum(nano_credits) filter (where step = 'month'), 0) as month_summed
+        from usage_sums where account_id = accounts.id
     ) as hours on true
     left join lateral (
         select coalesce(sum(remaining), 0) as remaining from postings where account_id = accounts.id
     ) as lots on true
     where available <> book_available
         or leased <> book_leased or leased <> in_leases
-        or book_revenue <> used - refunded or used <> summed
+        or book_revenue <> used - refunded or used not in (summed, day_summed, month_summed)
         or book_written_off <> -unpaid
         or refunded <> given_back
         or -book_issued <> available + leased + used - unpaid - refunded

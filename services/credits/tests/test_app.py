@@ -1,6 +1,9 @@
 """The whole service: HTTP, gRPC, the real database and NATS."""
 
 import asyncio
+import hashlib
+import hmac
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -21,8 +24,11 @@ from dozen.credits.v1.credits_events_pb2 import (
 )
 from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen.credits.v1.credits_service_pb2 import (
+    BUDGET_PERIOD_MONTH,
+    BUDGET_PERIOD_TOTAL,
     AcquireLeaseRequest,
     AdjustRequest,
+    Budget,
     GetAccountRequest,
     GrantRequest,
     OpenAccountRequest,
@@ -54,11 +60,11 @@ class Service:
 
     def __init__(self, url: str, signer: Signer, grpc: "CreditsServiceAsyncStub") -> None:
         self.grpc = grpc
-        self._url = url
+        self.url = url
         self._signer = signer
 
     async def get(self, path: str, *, status: int = 200, **query: Any) -> dict[str, Any]:
-        async with httpx.AsyncClient(base_url=self._url) as client:
+        async with httpx.AsyncClient(base_url=self.url) as client:
             answer = await client.get(path, params=query, headers=self._signer.headers(f"GET {path}"))
         assert answer.status_code == status, answer.text
         body: dict[str, Any] = answer.json()
@@ -151,6 +157,10 @@ async def test_usage_is_charged_once_and_can_be_read(
         assert (row["model"], row["key_id"], row["operation"]) == ("smollm2", "key1", None)
         assert row["start_time"] <= time.time() - 29 * 86400
         assert row["end_time"] >= time.time()
+        chosen: dict[str, Any] = {"bucket_width": "all", "models": ["smollm2", "other"], "key_ids": "key1"}
+        assert (await service.get("/v1/usage", **chosen))["data"][0]["requests"] == 3
+        for none in ({"models": "other"}, {"key_ids": ["key2", "key3"]}, {"after": row["id"]}):
+            assert (await service.get("/v1/usage", **{**chosen, **none}))["data"] == []
 
         first = await service.get("/v1/usage/requests", limit=2)
         second = await service.get("/v1/usage/requests", limit=2, after=first["last_id"])
@@ -213,6 +223,62 @@ async def test_a_leased_request_is_settled_refunded_and_what_is_left_comes_back(
         assert [row["request_id"] for row in listed["data"]] == ["req_1"]
 
 
+async def test_a_key_is_leased_no_more_than_its_budget(
+    base_settings: dict[str, Any], signer: Signer, nats_client: Client
+) -> None:
+    async with credits_service({**base_settings, "lease_seconds": 2.5}, signer) as service:
+        await service.grpc.OpenAccount(OpenAccountRequest(account_id="acme"))
+        await service.grpc.Grant(GrantRequest(account_id="acme", nano_credits=100, idempotency_key="g"))
+        wish = AcquireLeaseRequest(
+            account_id="acme",
+            holder="gateway1",
+            needed_nano_credits=30,
+            request_token="t1",
+            budget=Budget(key_id="key1", nano_credits=40, period=BUDGET_PERIOD_MONTH),
+        )
+        for _ in range(2):
+            acquired = await service.grpc.AcquireLease(wish)
+            assert (acquired.added_nano_credits, acquired.budget_left_nano_credits) == (30, 10)
+            assert (acquired.lease.key_id, acquired.lease.nano_credits) == ("key1", 30)
+            assert acquired.lifetime.ToTimedelta().total_seconds() == 2.5
+        wish.request_token = "t2"
+        assert (await service.grpc.AcquireLease(wish)).added_nano_credits == 0
+        wish.ClearField("budget")
+        acquired = await service.grpc.AcquireLease(wish)
+        assert (acquired.added_nano_credits, acquired.lease.key_id) == (30, "")
+        assert not acquired.HasField("budget_left_nano_credits")
+        for senseless in (
+            Budget(key_id="key1", nano_credits=1),
+            Budget(key_id="", nano_credits=1, period=BUDGET_PERIOD_TOTAL),
+            Budget(key_id="key1", nano_credits=-1, period=BUDGET_PERIOD_TOTAL),
+        ):
+            wish.budget.CopyFrom(senseless)
+            with pytest.raises(RemoteError) as refused, remote_errors():
+                await service.grpc.AcquireLease(wish)
+            assert refused.value.code == "invalid_lease"
+
+
+async def test_the_leases_of_a_lost_holder_come_back_in_time(
+    base_settings: dict[str, Any], signer: Signer, nats_client: Client
+) -> None:
+    settings = {**base_settings, "lease_seconds": 0.3, "longest_request_seconds": 0.6}
+    async with credits_service(settings, signer) as service:
+        await service.grpc.OpenAccount(OpenAccountRequest(account_id="acme"))
+        await service.grpc.Grant(GrantRequest(account_id="acme", nano_credits=100, idempotency_key="g"))
+        wish = AcquireLeaseRequest(
+            account_id="acme", holder="gateway1", needed_nano_credits=30, request_token="t1"
+        )
+        acquired = await service.grpc.AcquireLease(wish)
+        assert acquired.balance.leased_nano_credits == 30
+        started = time.monotonic()
+        async with asyncio.timeout(20):
+            while (
+                await service.grpc.GetAccount(GetAccountRequest(account_id="acme"))
+            ).account.leased_nano_credits:
+                pass
+        assert 0.5 < time.monotonic() - started < 8  # the sweeper keeps up with short settings
+
+
 async def test_accounts_are_opened_once_and_announced_at_each_start(
     base_settings: dict[str, Any], signer: Signer, nats_client: Client
 ) -> None:
@@ -262,6 +328,10 @@ async def test_what_a_client_asks_for_wrongly_is_refused(
             {"end_time": 10**12},
             {"start_time": 7200, "end_time": 7200},
             {"after": "x"},
+            {"after": "1764547200"},
+            {"models": ""},
+            {"key_ids": "\0"},
+            {"models": [f"model{number}" for number in range(101)]},
         ):
             refused = await service.get("/v1/usage", status=400, **query)
             assert refused["error"]["param"].partition(".")[0] == list(query)[-1]
@@ -269,5 +339,141 @@ async def test_what_a_client_asks_for_wrongly_is_refused(
             refused = await service.get("/v1/usage/requests", status=400, after=after)
             assert refused["error"]["param"] == "after"
         async with httpx.AsyncClient() as client:
-            answer = (await client.get(f"{service._url}/v1/credits")).json()
+            answer = (await client.get(f"{service.url}/v1/credits")).json()
             assert answer["error"]["code"] == "not_admitted"
+
+
+async def test_a_month_is_billed_and_stated_in_three_formats(
+    base_settings: dict[str, Any], signer: Signer, nats_client: Client, nats_server: NatsServer
+) -> None:
+    await nats_client.jetstream().add_stream(name="MODELS", subjects=["dozen.models.v1.>"])
+    async with (
+        credits_service(base_settings, signer) as service,
+        await nats.connect(nats_server.url("chat"), inbox_prefix=b"_INBOX_chat") as chat,
+        await nats.connect(nats_server.url("models"), inbox_prefix=b"_INBOX_models") as models,
+        httpx.AsyncClient(base_url=service.url) as client,
+    ):
+
+        async def read(path: str, format: str) -> httpx.Response:
+            headers = signer.headers(f"GET {path}")
+            return await client.get(path, params={"format": format}, headers=headers)
+
+        price = Price(id="p", model_id="smollm2", nano_credits={"input_tokens": 3})
+        await say(models, PriceChanged(price=price))
+        await service.grpc.OpenAccount(OpenAccountRequest(account_id="acme", name="<Acme>"))
+        assert (await service.get("/v1/invoices"))["data"] == []
+        await service.grpc.Grant(
+            GrantRequest(account_id="acme", nano_credits=CREDIT, idempotency_key="g", reason="welcome")
+        )
+        await say(chat, UsageReported(records=[usage("req_1", "p", input_tokens=5)]))
+        await service.until_available(CREDIT - 15)
+
+        listed = await service.get("/v1/invoices")
+        (item,) = listed["data"]
+        month = item["id"]
+        assert (listed["object"], listed["last_id"], listed["has_more"]) == ("list", month, False)
+        path = f"/v1/invoices/{month}"
+        invoice = await service.get(path)
+        assert invoice == {
+            "object": "invoice",
+            "id": month,
+            "account_id": "acme",
+            "status": "open",
+            "period_start": invoice["period_start"],
+            "period_end": invoice["period_end"],
+            "requests": 1,
+            "charged": amount(15),
+            "written_off": amount(0),
+            "refunded": amount(0),
+            "paid": amount(15),
+            "lines": [
+                {
+                    "model": "smollm2",
+                    "unit": "input_tokens",
+                    "price_id": "p",
+                    "quantity": 5,
+                    "unit_price": amount(3),
+                    "amount": amount(15),
+                }
+            ],
+        }
+        assert {name: value for name, value in invoice.items() if name != "lines"} == item
+        assert invoice["period_start"] <= time.time() < invoice["period_end"]
+        statement = await service.get(f"{path}/statement")
+        assert (statement["object"], statement["id"]) == ("statement", month)
+        assert statement["opening_balance"] == amount(0)
+        assert [(one["kind"], one["amount"], one["reason"]) for one in statement["movements"]] == [
+            ("grant", amount(CREDIT), "welcome"), ("charge", amount(-15), "")
+        ]  # fmt: skip
+        assert statement["totals"] == {"grant": amount(CREDIT), "charge": amount(-15)}
+        assert statement["closing_balance"] == amount(CREDIT - 15)
+        for one in (path, f"{path}/statement"):
+            page = await read(one, "html")
+            assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert "&lt;Acme&gt;" in page.text
+            assert "default-src 'none'" in page.headers["content-security-policy"]
+            table = await read(one, "csv")
+            assert (table.status_code, table.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+            assert "0.000000015" in table.text
+            assert page.headers["cache-control"] == table.headers["cache-control"] == "no-store"
+            assert (await read(one, "xml")).status_code == 400
+        for unknown in ("2020-01", "2999-01", "nonsense"):
+            for one in (f"/v1/invoices/{unknown}", f"/v1/invoices/{unknown}/statement"):
+                refused = await service.get(one, status=404)
+                assert refused["error"]["code"] == "invoice_not_found"
+        assert (await service.get("/v1/invoices", status=400, after="x"))["error"]["param"] == "after"
+        assert (await service.get("/v1/invoices", after=month))["data"] == []
+        assert (await client.get(path)).status_code == 401
+
+
+async def test_stripe_tops_up_an_account(base_settings: dict[str, Any], signer: Signer) -> None:
+    secret = "whsec_test"
+    settings = {**base_settings, "stripe_webhook_secret": secret, "stripe_credits": {"usd": "0.01"}}
+    session = {
+        "id": "cs_1",
+        "object": "checkout.session",
+        "client_reference_id": "acme",
+        "payment_intent": "pi_1",
+        "payment_status": "paid",
+        "currency": "usd",
+        "amount_total": 1000,
+    }
+    async with credits_service(settings, signer) as service, httpx.AsyncClient() as client:
+
+        async def tell(kind: str, body: dict[str, Any], *, key: str = secret) -> httpx.Response:
+            sent = json.dumps({"object": "event", "type": kind, "data": {"object": body}}).encode()
+            now = str(int(time.time()))
+            fit = hmac.new(key.encode(), f"{now}.".encode() + sent, hashlib.sha256).hexdigest()
+            headers = {"stripe-signature": f"t={now},v1={fit}"}
+            return await client.post(f"{service.url}/webhooks/stripe", content=sent, headers=headers)
+
+        early = await tell("checkout.session.completed", session)
+        assert (early.status_code, early.json()["error"]["code"]) == (422, "unknown_account")
+        await service.grpc.OpenAccount(OpenAccountRequest(account_id="acme"))
+        for _ in range(2):
+            answer = await tell("checkout.session.completed", session)
+            assert (answer.status_code, answer.json()) == (200, {"received": True})
+        assert (await service.get("/v1/credits"))["available"] == "10.000000000"
+        charge = {"id": "ch_1", "payment_intent": "pi_1", "amount": 1000, "amount_refunded": 250}
+        assert (await tell("charge.refunded", charge)).status_code == 200
+        assert (await service.get("/v1/credits"))["available"] == "7.500000000"
+
+        assert (await tell("customer.created", {"id": "cus_1"})).status_code == 200
+        for refused, status, code in (
+            (await tell("charge.refunded", charge, key="another"), 400, "invalid_signature"),
+            (await tell("charge.refunded", {}), 400, "invalid_event"),
+            (await tell("customer.created", {"name": "n" * 256 * 1024}), 413, "request_too_large"),
+        ):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+        assert (await service.get("/v1/credits"))["available"] == "7.500000000"
+
+
+async def test_without_a_secret_there_is_no_webhook(base_settings: dict[str, Any], signer: Signer) -> None:
+    async with credits_service(base_settings, signer) as service, httpx.AsyncClient() as client:
+        answer = await client.post(f"{service.url}/webhooks/stripe", content=b"{}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+
+
+def amount(nano_credits: int) -> dict[str, Any]:
+    sign, (whole, fraction) = "-" * (nano_credits < 0), divmod(abs(nano_credits), CREDIT)
+    return {"credits": f"{sign}{whole}.{fraction:09}", "nano_credits": nano_credits}

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dozen_credits.domain.accounts import LARGEST_AMOUNT, Balance, credits_text, is_account_id
 from dozen_credits.domain.leases import Lease, pay
 from dozen_credits.domain.ledger import Book, Kind, alerts
 from dozen_credits.domain.metering import Charge, Price, Reason, Unrated, Usage, rate, storable_id
 from dozen_credits.domain.postings import Lot, expire
-from dozen_credits.domain.usage import Buckets, HourKey, sum_by_hour
+from dozen_credits.domain.usage import Buckets, Step, SumKey, sum_up
 
 MakeUsage = Callable[..., Usage]
 NOON = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
@@ -54,8 +57,6 @@ def test_a_unit_that_the_price_lacks_is_free_and_named(make_usage: MakeUsage, pr
         {"account_id": "no account"},
         {"account_id": ""},
         {"quantities": {"input_tokens": -1}},
-        {"quantities": {"nano_credits": 1}},
-        {"quantities": {"requests": 1}},
         {"quantities": {"Tokens": 1}},
         {"quantities": {f"unit{number}": 1 for number in range(33)}},
         {"quantities": {"input_tokens": 10**15 + 1}},
@@ -94,7 +95,7 @@ def test_usage_without_a_known_price_and_of_a_senseless_amount_is_not_charged(
 
 
 def test_charges_of_one_message_share_their_lease_and_their_balance(make_usage: MakeUsage) -> None:
-    lease = Lease("lease_1", "acme", "gateway1", 20, 5, 3, NOON, None)
+    lease = Lease("lease_1", "acme", "", "gateway1", 20, 5, 3, NOON, None)
     charges = [Charge(make_usage(f"req_{number}", lease_id="lease_1"), 5) for number in range(5)]
     other = Charge(make_usage("req_other", account_id="other", lease_id="lease_1"), 5)
     balances = {"acme": Balance("acme", 9, 12, 1), "other": Balance("other", 4, 0, 1)}
@@ -128,20 +129,63 @@ def test_of_expired_credits_no_more_is_taken_than_is_available() -> None:
     assert taken == [("grant_1", 5), ("grant_2", 2)]
 
 
-def test_charges_are_summed_by_hour_and_by_everything_that_differs(make_usage: MakeUsage) -> None:
+def test_charges_are_summed_by_every_step_and_by_everything_that_differs(make_usage: MakeUsage) -> None:
     charges = [
-        Charge(make_usage("req_1", quantities={"input_tokens": 3}), 6),
+        Charge(make_usage("req_1", quantities={"input_tokens": 3, "pages": 9}), 6),
         Charge(make_usage("req_2", quantities={"input_tokens": 4}), 8),
         Charge(make_usage("req_3", key_id="key2"), 2),
         Charge(make_usage("req_4", finished_at=NOON.replace(hour=13, minute=0)), 2),
+        Charge(make_usage("req_5", finished_at=NOON.replace(day=6)), 2),
+        Charge(make_usage("req_6", finished_at=NOON.replace(month=11)), 2),
     ]
-    sums = sum_by_hour(charges)
-    first = ("acme", NOON.replace(minute=0), "key1", "model1", "POST /v1/chat/completions")
-    assert sums[HourKey(*first, "requests")] == 2
-    assert sums[HourKey(*first, "input_tokens")] == 7
-    assert sums[HourKey(*first, "nano_credits")] == 14
-    assert sum(amount for key, amount in sums.items() if key.measure == "requests") == 4
-    assert {key.hour.hour for key in sums} == {12, 13}
+    sums = sum_up(charges)
+    whose = ("key1", "model1", "POST /v1/chat/completions")
+    found = {
+        (key.step, key.start.month, key.start.day, key.start.hour): amounts[:3]
+        for key, amounts in sums.items()
+        if key[3:] == whose
+    }
+    assert found == {
+        (Step.HOUR, 10, 5, 12): [2, 14, 7],
+        (Step.HOUR, 10, 5, 13): [1, 2, 1],
+        (Step.HOUR, 10, 6, 12): [1, 2, 1],
+        (Step.HOUR, 11, 5, 12): [1, 2, 1],
+        (Step.DAY, 10, 5, 0): [3, 16, 8],
+        (Step.DAY, 10, 6, 0): [1, 2, 1],
+        (Step.DAY, 11, 5, 0): [1, 2, 1],
+        (Step.MONTH, 10, 1, 0): [4, 18, 9],
+        (Step.MONTH, 11, 1, 0): [1, 2, 1],
+    }
+    for step in Step:
+        every = [amounts for key, amounts in sums.items() if key.step is step]
+        assert [sum(column) for column in zip(*every, strict=True)] == [6, 22, 11, 0, 0, 0, 0, 0]
+    assert sums[SumKey("acme", Step.DAY, NOON.replace(hour=0, minute=0), "key2", *whose[1:])][0] == 1
+
+
+@given(
+    start=st.datetimes(datetime(2026, 1, 1), datetime(2028, 4, 1), timezones=st.just(UTC)),
+    length=st.timedeltas(timedelta(seconds=1), timedelta(days=800)),
+    width=st.sampled_from([HOUR, DAY, None]),
+)
+def test_a_period_is_read_in_whole_steps_without_a_gap(
+    start: datetime, length: timedelta, width: timedelta | None
+) -> None:
+    buckets = Buckets.covering(start, start + length, width)
+    spans = buckets.spans()
+    assert spans[0].start == buckets.start <= start
+    assert spans[-1].end == buckets.end >= start + length
+    assert all(one.end == other.start for one, other in pairwise(spans))
+    assert all(one.step is not other.step for one, other in pairwise(spans))
+    for span in spans:
+        for time in span[1:]:
+            assert time.minute == time.second == time.microsecond == 0
+            assert time.hour == 0 or span.step is Step.HOUR
+            assert time.day == 1 or span.step is not Step.MONTH
+        if width is None:  # of each step no more than the next longer one has
+            assert span.step is not Step.HOUR or span.end - span.start < 2 * DAY
+            assert span.step is not Step.DAY or span.end - span.start < timedelta(days=62)
+        else:
+            assert span.step is (Step.HOUR if width == HOUR else Step.DAY)
 
 
 def test_a_period_is_widened_to_whole_buckets() -> None:
@@ -156,8 +200,8 @@ def test_a_period_is_widened_to_whole_buckets() -> None:
     assert exact.end - exact.start == HOUR
 
 
-def test_a_list_goes_on_after_a_bucket() -> None:
+def test_a_list_goes_on_in_the_bucket_where_it_stopped() -> None:
     days = Buckets.covering(NOON, NOON + 3 * DAY, DAY)
-    assert days.following(days.start).start == days.start + DAY
-    assert days.following(days.start + timedelta(hours=25)).start == days.start + 2 * DAY
-    assert days.following(days.start - 9 * DAY) == days
+    assert days.starting(days.start) == days.starting(days.start - 9 * DAY) == days
+    assert days.starting(days.start + timedelta(hours=25)).start == days.start + DAY
+    assert days.starting(days.end).spans() == []

@@ -11,11 +11,13 @@ from dozen.models.v1.models_pb2 import Price
 from dozen_chassis.errors import TRANSIENT, ServiceError
 from dozen_chassis.events import Delivery
 from dozen_chassis.postgres import Database
-from dozen_credits.handlers import on_price_changed, on_usage_reported
+from dozen_credits.handlers import Intake, on_price_changed, on_usage_reported
 from dozen_credits.repository.accounts import AccountsRepository
 from dozen_credits.repository.metering import MeteringRepository
+from dozen_credits.repository.reconciliation import ReconciliationRepository
 from dozen_credits.service.accounts import Accounts
 from dozen_credits.service.metering import Metering
+from dozen_credits.service.reconciliation import Reconciliations
 
 pytestmark = pytest.mark.integration
 
@@ -42,15 +44,20 @@ def record(request_id: str, finished_at: datetime | None = None) -> UsageRecord:
 
 
 @pytest.fixture
-async def metering(database: Database) -> Metering:
+async def intake(database: Database) -> Intake:
     await Accounts(AccountsRepository(database)).open("acme", "Acme")
-    return Metering(MeteringRepository(database), price_attempts=5, low_balance=0)
+    return Intake(
+        Metering(MeteringRepository(database), price_attempts=5, low_balance=0),
+        Reconciliations(
+            ReconciliationRepository(database), services=["chat"], answer_within=timedelta(minutes=1)
+        ),
+    )
 
 
-async def test_a_record_is_kept_as_it_was_reported(database: Database, metering: Metering) -> None:
+async def test_a_record_is_kept_as_it_was_reported(database: Database, intake: Intake) -> None:
     price = Price(id="price1", model_id="model1", nano_credits={"input_tokens": 2})
-    await on_price_changed(PriceChanged(price=price), DELIVERY, metering)
-    await on_usage_reported(UsageReported(records=[record("req_1", PUBLISHED)]), DELIVERY, metering)
+    await on_price_changed(PriceChanged(price=price), DELIVERY, intake)
+    await on_usage_reported(UsageReported(records=[record("req_1", PUBLISHED)]), DELIVERY, intake)
     (row,) = await database.pool.fetch("select * from usage")
     assert row["rated_at"] > PUBLISHED
     assert dict(row) == {
@@ -72,23 +79,23 @@ async def test_a_record_is_kept_as_it_was_reported(database: Database, metering:
     }
 
 
-async def test_nothing_finishes_after_it_was_reported(database: Database, metering: Metering) -> None:
+async def test_nothing_finishes_after_it_was_reported(database: Database, intake: Intake) -> None:
     price = Price(id="price1", model_id="model1", nano_credits={"input_tokens": 2})
-    await on_price_changed(PriceChanged(price=price), DELIVERY, metering)
+    await on_price_changed(PriceChanged(price=price), DELIVERY, intake)
     records = [record("req_1"), record("req_2", PUBLISHED + timedelta(days=400)), record("\0")]
-    await on_usage_reported(UsageReported(records=records), DELIVERY, metering)
+    await on_usage_reported(UsageReported(records=records), DELIVERY, intake)
     rows = await database.pool.fetch("select request_id, finished_at from usage order by request_id")
     assert [tuple(row) for row in rows] == [("req_1", PUBLISHED), ("req_2", PUBLISHED)]
     assert await database.pool.fetchval("select request_id from unrated_usage") == r"'\x00'"
 
 
-async def test_usage_without_its_price_is_to_be_delivered_again(metering: Metering) -> None:
+async def test_usage_without_its_price_is_to_be_delivered_again(intake: Intake) -> None:
     with pytest.raises(ServiceError) as raised:
-        await on_usage_reported(UsageReported(records=[record("req_1")]), DELIVERY, metering)
+        await on_usage_reported(UsageReported(records=[record("req_1")]), DELIVERY, intake)
     assert raised.value.status in TRANSIENT
 
 
-async def test_a_senseless_price_is_set_aside(metering: Metering) -> None:
+async def test_a_senseless_price_is_set_aside(intake: Intake) -> None:
     with pytest.raises(ServiceError) as raised:
-        await on_price_changed(PriceChanged(), DELIVERY, metering)
+        await on_price_changed(PriceChanged(), DELIVERY, intake)
     assert raised.value.status not in TRANSIENT

@@ -5,16 +5,20 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 from google.protobuf.message import Message
 
+from dozen_chassis.errors import TRANSIENT
 from dozen_chassis.postgres import Database
 from dozen_credits.domain.ledger import Kind
 from dozen_credits.domain.metering import Price, Usage
 from dozen_credits.domain.postings import Posting
+from dozen_credits.domain.usage import Place, UsageQuery
 from dozen_credits.errors.accounts import IdempotencyKeyReused
+from dozen_credits.errors.ledger import LedgerUnavailable
 from dozen_credits.errors.usage import InvalidPeriod, UnknownCursor
 from dozen_credits.repository.accounts import AccountsRepository
 from dozen_credits.repository.metering import MeteringRepository
@@ -87,19 +91,6 @@ def expected(packed: list[list[Usage]]) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_order_and_redelivery_do_not_matter(
-    database: Database, assert_books_agree: Check, metering: Metering, make_usage: MakeUsage, seed: int
-) -> None:
-    packed = messages(make_usage, seed, count=12, size=20)
-    delivered = packed * 2
-    random.Random(-seed).shuffle(delivered)
-    for message in delivered:
-        await metering.charge(message, 1)
-    assert await balances(database) == expected(packed)
-    await assert_books_agree()
-
-
 async def test_concurrent_consumers_neither_deadlock_nor_charge_twice(
     database: Database, assert_books_agree: Check, metering: Metering, make_usage: MakeUsage
 ) -> None:
@@ -156,8 +147,8 @@ class Killed(Exception):
 class DyingRepository(MeteringRepository):
     """Dies after everything was written, just before it is committed."""
 
-    async def emit(self, event: Message, *, subject_suffix: str = "") -> None:
-        await super().emit(event, subject_suffix=subject_suffix)
+    async def emit(self, event: Message, *, subject_suffix: str = "", keep: bool = False) -> None:
+        await super().emit(event, subject_suffix=subject_suffix, keep=keep)
         raise Killed
 
 
@@ -168,13 +159,40 @@ async def test_killed_before_the_commit_leaves_nothing_and_the_next_attempt_char
     before = await database.pool.fetchval("select count(*) from outbox")
     with pytest.raises(Killed):
         await Metering(DyingRepository(database), price_attempts=5, low_balance=0).charge(message, 1)
-    for table in ("reported_requests", "usage", "usage_hours", "unrated_usage"):
+    for table in ("reported_requests", "usage", "usage_sums", "unrated_usage"):
         assert await database.pool.fetchval(f"select count(*) from {table}") == 0, table
     assert await database.pool.fetchval("select count(*) from outbox") == before
     assert (await balances(database))["acme"] == GRANTED
     await metering.charge(message, 2)
     assert (await balances(database))["acme"] == GRANTED - 2
     await assert_books_agree()
+
+
+async def test_what_has_nothing_to_do_with_a_call_is_told_apart_so_that_it_is_made_again(
+    database: Database, metering: Metering
+) -> None:
+    repository = AccountsRepository(database)
+    both_locked = asyncio.Barrier(2)
+
+    async def take(first: str, second: str) -> None:
+        async with repository.transaction() as tx:
+            await tx.lock([first])
+            await both_locked.wait()
+            await tx.lock([second])  # against the order that all keep
+
+    async with asyncio.timeout(60):
+        results = await asyncio.gather(
+            take("account1", "account2"), take("account2", "account1"), return_exceptions=True
+        )
+    assert [type(result) for result in results if result] == [LedgerUnavailable]
+    with pytest.raises(LedgerUnavailable):
+        async with repository.transaction() as tx:
+            await tx.db.execute("select pg_terminate_backend(pg_backend_pid())")
+    assert LedgerUnavailable.status in TRANSIENT  # so that messages are delivered again, however often
+    for mistake in ("select $1::int", "select nothing"):
+        with pytest.raises((asyncpg.DataError, asyncpg.UndefinedColumnError)):
+            async with repository.transaction() as tx:
+                await tx.db.fetch(mistake, *["text"][: mistake.count("$")])
 
 
 async def test_the_database_refuses_what_would_unbalance_the_ledger(
@@ -236,43 +254,55 @@ async def test_usage_is_summed_by_bucket_and_group(
     )
     await metering.charge([make_usage("req_7")], 1)
 
-    async def read(width: str, *groups: str, limit: int = 100, after: datetime | None = None) -> list[object]:
+    async def read(
+        width: str, *groups: str, limit: int = 100, after: Place | None = None, **chosen: frozenset[str]
+    ) -> list[tuple[object, ...]]:
+        """Page by page; each page is full, except the last."""
         page = await reports.sums(
             "acme",
+            UsageQuery(groups=frozenset(groups), **chosen),
             start=NOON,
             end=NOON + timedelta(days=3),
             width=width,
-            groups=groups,
             after=after,
             limit=limit,
         )
-        return [
-            (row.start, row.model, row.key_id, row.measures["requests"], row.measures["nano_credits"])
-            for row in page.rows
-        ] + [page.has_more]
+        rows: list[tuple[object, ...]] = [
+            (*row.place, row.model, row.key_id, row.requests, row.nano_credits) for row in page.rows
+        ]
+        if page.has_more:
+            assert len(rows) == limit
+            rows += await read(width, *groups, limit=limit, after=page.rows[-1].place, **chosen)
+        return rows
 
     midnight = NOON.replace(hour=0)
-    first, last = (midnight, None, None, 4, 17), (midnight + timedelta(days=2), None, None, 1, 2)
-    assert await read("1d") == [first, last, False]
-    assert await read("1d", limit=1) == [first, True]
-    assert await read("1d", limit=1, after=midnight) == [last, False]
-    assert await read("1d", after=midnight + timedelta(days=2)) == [False]
-    assert await read("all") == [(NOON, None, None, 5, 19), False]
-    assert await read("all", after=NOON) == [False]
-    assert [row[0] for row in (await read("1h"))[:-1]] == [  # type: ignore[index]
-        NOON, NOON + timedelta(hours=1), NOON + timedelta(days=2)
-    ]  # fmt: skip
-    assert await read("all", "model", "key") == [
-        (NOON, "model1", "key1", 3, 15),
-        (NOON, "model1", "key2", 1, 2),
-        (NOON, "model2", "key1", 1, 2),
-        False,
-    ]
-    assert await read("1d", "key", limit=1) == [
-        (midnight, None, "key1", 3, 15), (midnight, None, "key2", 1, 2), True
-    ]  # fmt: skip
+    day3 = midnight + timedelta(days=2)
+    for limit in (1, 2, 3, 100):
+        assert await read("1d", limit=limit) == [
+            (midnight, 1, None, None, 4, 17), (day3, 1, None, None, 1, 2)
+        ]  # fmt: skip
+        assert await read("1d", "key", limit=limit) == [
+            (midnight, 1, None, "key1", 3, 15),
+            (midnight, 2, None, "key2", 1, 2),
+            (day3, 1, None, "key1", 1, 2),
+        ]
+        assert await read("all", "model", "key", limit=limit) == [
+            (NOON, 1, "model1", "key1", 3, 15),
+            (NOON, 2, "model1", "key2", 1, 2),
+            (NOON, 3, "model2", "key1", 1, 2),
+        ]
+        assert [row[0] for row in await read("1h", limit=limit)] == [
+            NOON, NOON + timedelta(hours=1), NOON + timedelta(days=2)
+        ]  # fmt: skip
+        assert await read("1d", "model", limit=limit, key_ids=frozenset({"key1", "key3"})) == [
+            (midnight, 1, "model1", None, 3, 15), (day3, 1, "model2", None, 1, 2)
+        ]  # fmt: skip
+        assert await read("1d", limit=limit, models=frozenset({"model2"})) == [(day3, 1, None, None, 1, 2)]
+        assert await read("1d", limit=limit, after=Place(day3, 1)) == []
+    assert await read("all") == [(NOON, 1, None, None, 5, 19)]
+    assert await read("all", models=frozenset({"model2"}), key_ids=frozenset({"key2"})) == []
     with pytest.raises(InvalidPeriod):
-        await reports.sums("acme", start=NOON, end=NOON, width="1d", groups=(), after=None, limit=1)
+        await reports.sums("acme", UsageQuery(), start=NOON, end=NOON, width="1d", after=None, limit=1)
 
 
 async def test_requests_are_listed_newest_first_page_by_page(
@@ -296,3 +326,74 @@ async def test_requests_are_listed_newest_first_page_by_page(
     for unknown in ("req_other", "req_none"):
         with pytest.raises(UnknownCursor):
             await reports.requests("acme", after=unknown, limit=5)
+
+
+class ExplainingRepository(UsageRepository):
+    """Keeps the plans of its queries."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.plans: list[str] = []
+
+    @property
+    def db(self) -> Any:
+        return self
+
+    async def fetch(self, query: str, *values: object) -> list[asyncpg.Record]:
+        plan = await self._database.pool.fetch(f"explain {query}", *values)
+        self.plans.append("\n".join(row[0] for row in plan))
+        return await self._database.pool.fetch(query, *values)
+
+    async def fetchval(self, query: str, *values: object) -> Any:
+        (row,) = await self.fetch(query, *values)
+        return row[0]
+
+
+async def test_usage_is_read_by_indexes_from_few_partitions(database: Database) -> None:
+    """Ten million requests are read as fast as some."""
+    await database.pool.execute(
+        """
+        insert into usage_sums
+        select 'account' || account, 'hour', now() - hour * interval '1 hour', 'key' || key, 'model1', '',
+            1, 1, 1, 1, 1, 1, 1, 1
+        from generate_series(1, 20) as account, generate_series(1, 500) as hour, generate_series(1, 4) as key
+        """
+    )
+    await database.pool.execute(
+        """
+        insert into usage
+        select
+            'account' || number % 20, now() - number * interval '5 minutes', 'req_' || number, 'key1',
+            'model1', '', '', '', '{}', 0, 0, 0, '', false, now()
+        from generate_series(1, 20000) as number
+        """
+    )
+    await database.pool.execute("analyze usage_sums, usage")
+    repository = ExplainingRepository(database)
+    reports = UsageReports(repository)
+    now = datetime.now(UTC)
+    some = {"models": frozenset({"model1"}), "key_ids": frozenset({"key1", "key2"})}
+    for width in ("1h", "1d", "all"):
+        for chosen in ({}, some):
+            for groups in ((), ("model",), ("model", "key", "operation")):
+                query = UsageQuery(groups=frozenset(groups), **chosen)
+                await reports.sums(
+                    "account7",
+                    query,
+                    start=now - timedelta(days=300),
+                    end=now,
+                    width=width,
+                    after=None,
+                    limit=20,
+                )
+    assert len(repository.plans) > 18
+    for plan in repository.plans:
+        assert "usage_sums_pkey" in plan
+        assert "Seq Scan" not in plan
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    repository.plans.clear()
+    await repository.requests("account7", (month - timedelta(days=1), "req_"), 100)
+    (plan,) = repository.plans
+    assert "usage_default_pkey" in plan
+    assert "Seq Scan" not in plan
+    assert f"usage_{month:%Y_%m}" not in plan

@@ -1,12 +1,8 @@
 """Use cases of the credits service, on a store in memory and on the real one."""
 
-import copy
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Self
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.message import Message
@@ -19,113 +15,24 @@ from dozen.credits.v1.credits_events_pb2 import (
     UsageRated,
 )
 from dozen_chassis.postgres import Database
-from dozen_credits.domain.accounts import Account, Balance
-from dozen_credits.domain.leases import Lease, Payment
+from dozen_credits.domain.accounts import Balance
 from dozen_credits.domain.ledger import Book, Kind, Transfer
-from dozen_credits.domain.metering import Price, Unrated, Usage
+from dozen_credits.domain.metering import Price, Usage
 from dozen_credits.domain.postings import Posting
-from dozen_credits.domain.usage import HourKey
 from dozen_credits.errors.accounts import AccountNotFound, InvalidAccount
 from dozen_credits.errors.metering import InvalidPrice, PriceNotKnown
-from dozen_credits.repository.accounts import AccountsRepository
-from dozen_credits.repository.metering import MeteringRepository
-from dozen_credits.repository.postings import PostingsRepository
 from dozen_credits.service.accounts import Accounts
 from dozen_credits.service.metering import WRITTEN_OFF, Metering
-from dozen_credits.service.postings import Postings
+
+from .bank import PRICE_ATTEMPTS, MemoryBank, PostgresBank
+from .memory import MemoryLedger
 
 MakeUsage = Callable[..., Usage]
 NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
-ATTEMPTS = 5
-LOW = 100
 EVENTS: dict[str, type[Message]] = {
     kind.DESCRIPTOR.full_name: kind
     for kind in (AccountOpened, BalanceExhausted, BalanceLow, CreditsGranted, UsageRated)
 }
-
-
-@dataclass
-class FakeStore:
-    """Everything in memory; a transaction that fails is undone."""
-
-    accounts: dict[str, Account] = field(default_factory=dict)
-    known: dict[str, Price] = field(default_factory=dict)
-    claimed: set[str] = field(default_factory=set)
-    aside: list[Unrated] = field(default_factory=list)
-    events: list[Message] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Self]:
-        before = copy.deepcopy(vars(self))
-        try:
-            yield self
-        except BaseException:
-            vars(self).update(before)
-            raise
-
-    async def emit(self, event: Message) -> None:
-        self.events.append(event)
-
-    async def open(self, account_id: str, name: str) -> Account | None:
-        if account_id in self.accounts:
-            return None
-        opened = Account(account_id, name, Balance(account_id, 0, 0, 1), NOW, NOW)
-        return self.accounts.setdefault(account_id, opened)
-
-    async def find(self, account_id: str) -> Account | None:
-        return self.accounts.get(account_id)
-
-    async def page(self, after: str, limit: int) -> list[Account]:
-        return [account for name, account in sorted(self.accounts.items()) if name > after][:limit]
-
-    async def learn(self, price: Price) -> None:
-        self.known.setdefault(price.id, price)
-
-    async def prices(self, ids: Collection[str]) -> dict[str, Price]:
-        return {price_id: self.known[price_id] for price_id in ids if price_id in self.known}
-
-    async def claim(self, requests: Mapping[str, datetime]) -> set[str]:
-        fresh = requests.keys() - self.claimed
-        self.claimed |= fresh
-        return fresh
-
-    async def lock(self, account_ids: Collection[str]) -> dict[str, Balance]:
-        return {name: self.accounts[name].balance for name in account_ids if name in self.accounts}
-
-    async def post(self, transfers: Sequence[Transfer]) -> dict[str, Balance]:
-        changed = {}
-        for name in {transfer.account_id for transfer in transfers}:
-            moved: Counter[Book] = Counter()
-            for transfer in transfers:
-                if transfer.account_id == name:
-                    moved[transfer.credit] += transfer.nano_credits
-                    moved[transfer.debit] -= transfer.nano_credits
-            old = self.accounts[name].balance
-            balance = Balance(
-                name,
-                old.available + moved[Book.AVAILABLE],
-                old.leased + moved[Book.LEASED],
-                old.version + bool(moved[Book.AVAILABLE] or moved[Book.LEASED]),
-            )
-            if balance != old:
-                changed[name] = balance
-                self.accounts[name] = replace(self.accounts[name], balance=balance)
-        return changed
-
-    async def open_leases(self, ids: Collection[str]) -> dict[str, Lease]:
-        return {}
-
-    async def spend(self, amounts: Mapping[str, int]) -> None:
-        assert not amounts
-
-    async def keep(self, payments: Sequence[Payment]) -> None:
-        assert all(any(payment.charge.usage.quantities.values()) for payment in payments)
-
-    async def add_up(self, sums: Mapping[HourKey, int]) -> None:
-        assert all(amount >= 0 for amount in sums.values())
-
-    async def set_aside(self, unrated: Sequence[Unrated]) -> None:
-        self.aside += unrated
 
 
 @dataclass
@@ -143,26 +50,27 @@ class Stage:
 
 
 def in_memory() -> Stage:
-    store = FakeStore()
+    bank = MemoryBank()
+    tables = bank.tables
 
     async def give(account_id: str, amount: int) -> None:
-        await store.post([Transfer(account_id, Kind.GRANT, Book.ISSUED, Book.AVAILABLE, amount, "grant_1")])
+        transfer = Transfer(account_id, Kind.GRANT, Book.ISSUED, Book.AVAILABLE, amount, "grant_1")
+        await MemoryLedger(tables).post([transfer])
 
     async def events() -> list[Message]:
-        return store.events
+        return tables.events
 
     async def set_aside() -> dict[str, str]:
-        return {one.usage.request_id: one.reason.value for one in store.aside}
+        return {one.usage.request_id: one.reason.value for one in tables.aside}
 
-    metering = Metering(store, price_attempts=ATTEMPTS, low_balance=LOW)
-    return Stage(Accounts(store), metering, give, events, set_aside)
+    return Stage(bank.accounts, bank.metering, give, events, set_aside)
 
 
 def on_postgres(database: Database) -> Stage:
-    postings = Postings(PostingsRepository(database), low_balance=LOW)
+    bank = PostgresBank(database)
 
     async def give(account_id: str, amount: int) -> None:
-        await postings.grant(Posting(Kind.GRANT, "first", account_id, amount, ""))
+        await bank.postings.grant(Posting(Kind.GRANT, "first", account_id, amount, ""))
 
     async def events() -> list[Message]:
         rows = await database.pool.fetch("select subject, payload from outbox order by id")
@@ -173,8 +81,7 @@ def on_postgres(database: Database) -> Stage:
         rows = await database.pool.fetch("select request_id, reason from unrated_usage")
         return {row["request_id"]: row["reason"] for row in rows}
 
-    metering = Metering(MeteringRepository(database), price_attempts=ATTEMPTS, low_balance=LOW)
-    return Stage(Accounts(AccountsRepository(database)), metering, give, events, set_aside)
+    return Stage(bank.accounts, bank.metering, give, events, set_aside)
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])
@@ -331,9 +238,9 @@ async def test_a_price_that_never_comes_is_not_waited_for_for_ever(
     await funded(stage, price)
     message = [make_usage("req_1", price_id="price2"), make_usage("req_2", price_id="")]
     with pytest.raises(PriceNotKnown):
-        await stage.metering.charge(message, ATTEMPTS - 1)
+        await stage.metering.charge(message, PRICE_ATTEMPTS - 1)
     assert await stage.set_aside() == {"req_2": "unknown_price"}
-    await stage.metering.charge(message, ATTEMPTS)
+    await stage.metering.charge(message, PRICE_ATTEMPTS)
     assert await stage.set_aside() == {"req_1": "unknown_price", "req_2": "unknown_price"}
     assert await stage.balance() == 1000
 
@@ -365,6 +272,26 @@ async def test_what_cannot_be_charged_is_set_aside_once_and_the_rest_is_charged(
 async def test_nothing_reported_is_nothing_charged(stage: Stage) -> None:
     await stage.metering.charge([], 1)
     assert await stage.events() == []
+
+
+async def test_a_new_price_changes_no_charge_of_the_old_one(
+    stage: Stage, price: Price, make_usage: MakeUsage
+) -> None:
+    await funded(stage, price)
+    await stage.metering.charge([make_usage("req_1")], 1)
+    dearer = replace(price, id="price2", nano_credits={"input_tokens": 100}, effective_from=NOW)
+    await stage.metering.learn_price(dearer)
+    assert await stage.balance() == 998
+    admitted_before = make_usage("req_2", finished_at=NOW + timedelta(hours=1))
+    await stage.metering.charge([make_usage("req_1"), admitted_before], 2)
+    assert await stage.balance() == 996
+    await stage.metering.charge([make_usage("req_3", price_id="price2")], 1)
+    assert await stage.balance() == 896
+    rated = [
+        charge for event in await stage.events() if isinstance(event, UsageRated) for charge in event.charges
+    ]
+    charged = [(one.usage.request_id, one.usage.price_id, one.nano_credits) for one in rated]
+    assert charged == [("req_1", "price1", 2), ("req_2", "price1", 2), ("req_3", "price2", 100)]
 
 
 async def test_a_price_never_changes(stage: Stage, price: Price, make_usage: MakeUsage) -> None:

@@ -1,12 +1,15 @@
 """Leases, and how usage is paid from them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import NamedTuple
 
 from dozen_credits.domain.accounts import Balance
 from dozen_credits.domain.ledger import Book, Kind, Transfer
-from dozen_credits.domain.metering import Charge
+from dozen_credits.domain.metering import Charge, Usage
 
 SHARE = 8
 """A holder gets at most one part in so many of what is available, beyond what it needs."""
@@ -18,6 +21,8 @@ class Lease:
 
     id: str
     account_id: str
+    key_id: str
+    """The key that alone may use it; empty where all keys of the account may."""
     holder: str
     nano_credits: int
     spent: int
@@ -30,6 +35,26 @@ class Lease:
         """What is still in it."""
         return self.nano_credits - self.spent - self.returned
 
+    def pays(self, usage: Usage) -> bool:
+        """Tell whether usage may be taken from it."""
+        return self.account_id == usage.account_id and self.key_id in ("", usage.key_id)
+
+
+class Period(StrEnum):
+    """What charges count against a budget: those of the calendar month (UTC), or all."""
+
+    MONTH = "month"
+    TOTAL = "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a key may spend of its account's balance."""
+
+    key_id: str
+    nano_credits: int
+    period: Period
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseWish:
@@ -40,6 +65,13 @@ class LeaseWish:
     needed: int
     wanted: int
     request_token: str
+    budget: Budget | None = None
+    """Given, the lease is one of this key's own."""
+
+    @property
+    def key_id(self) -> str:
+        """The key whose lease it is; empty for the account's."""
+        return self.budget.key_id if self.budget else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +96,24 @@ class Payment:
                 yield Transfer(usage.account_id, kind, debit, Book.REVENUE, amount, usage.request_id)
 
 
+class KeyMonth(NamedTuple):
+    """What the charges of a key are summed by."""
+
+    account_id: str
+    key_id: str
+    month: date
+
+
+def spending(charges: Iterable[Charge]) -> Counter[KeyMonth]:
+    """Add up charges by account, key and the month (UTC) in which requests finished."""
+    sums: Counter[KeyMonth] = Counter()
+    for charge in charges:
+        usage = charge.usage
+        month = usage.finished_at.astimezone(UTC).date().replace(day=1)
+        sums[KeyMonth(usage.account_id, usage.key_id, month)] += charge.nano_credits
+    return sums
+
+
 def addition(available: int, needed: int, wanted: int) -> int:
     """Give how much moves into a lease: what is needed, or up to what is wanted while others have enough."""
     if needed == 0 or needed > available:
@@ -82,7 +132,7 @@ def pay(
         usage, cost = charge.usage, charge.nano_credits
         from_lease = 0
         lease = leases.get(usage.lease_id)
-        if lease and lease.account_id == usage.account_id:
+        if lease and lease.pays(usage):
             from_lease = min(cost, left[lease.id])
             left[lease.id] -= from_lease
         from_available = min(cost - from_lease, available[usage.account_id])

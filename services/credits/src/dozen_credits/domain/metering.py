@@ -8,10 +8,6 @@ from enum import StrEnum
 
 from dozen_credits.domain.accounts import LARGEST_AMOUNT, is_account_id, is_text
 
-REQUESTS = "requests"
-NANO_CREDITS = "nano_credits"
-"""What is summed beside the units, whose names these cannot be."""
-
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 _LONGEST_TEXT = 256
@@ -60,9 +56,7 @@ class Usage:
             and all(is_text(text, _LONGEST_TEXT) for text in texts)
             and len(self.quantities) <= _MOST_UNITS
             and all(
-                _UNIT.match(unit)
-                and unit not in (REQUESTS, NANO_CREDITS)
-                and 0 <= quantity <= _LARGEST_QUANTITY
+                _UNIT.match(unit) and 0 <= quantity <= _LARGEST_QUANTITY
                 for unit, quantity in self.quantities.items()
             )
         )

@@ -40,10 +40,8 @@ class Posting:
         )
 
     def repeats(self, made: "Posting") -> bool:
-        """Tell whether this is the posting that was made with the same key."""
-        return (made.kind, made.account_id, made.nano_credits, made.request_id) == (
-            self.kind, self.account_id, self.nano_credits, self.request_id
-        )  # fmt: skip
+        """Tell whether this is the posting that was made with the same key, in everything."""
+        return self == made
 
     def transfer(self, posting_id: str) -> Transfer:
         """Give what is to be posted."""

@@ -4,7 +4,7 @@ from dozen_chassis.errors import ServiceError, Status
 
 
 class InvalidLease(ServiceError):
-    """A lease has a holder and at most 10^15 nano-credits; a call that adds to it has a token."""
+    """A lease has a holder, at most 10^15 nano-credits, a token to add any, and of a budget all fields."""
 
     status = Status.INVALID_ARGUMENT
     code = "invalid_lease"

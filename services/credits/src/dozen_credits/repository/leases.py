@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from asyncpg import Record
 
-from dozen_credits.domain.leases import Lease, LeaseWish
+from dozen_credits.domain.leases import Budget, Lease, LeaseWish, Period
 from dozen_credits.repository.ledger import LedgerRepository
 
 
@@ -28,13 +28,33 @@ class LeasesRepository(LedgerRepository):
         )
         return tuple(row) if row else None
 
-    async def renew(self, account_id: str, holder: str, lifetime: timedelta) -> Lease | None:
+    async def committed(self, account_id: str, budget: Budget) -> int:
+        """Give what a key was charged in the period of its budget, with what all its open leases have."""
+        committed = await self.db.fetchval(
+            """
+            select (
+                select coalesce(sum(nano_credits), 0) from key_spending
+                where account_id = $1 and key_id = $2
+                    and ($3 or month = date_trunc('month', now() at time zone 'UTC'))
+            ) + (
+                select coalesce(sum(nano_credits - spent - returned), 0) from leases
+                where account_id = $1 and key_id = $2 and closed_at is null
+            )
+            """,
+            account_id,
+            budget.key_id,
+            budget.period is Period.TOTAL,
+        )
+        return int(committed)
+
+    async def renew(self, wish: LeaseWish, lifetime: timedelta) -> Lease | None:
         """Move the expiry of the holder's open lease; None where it has none."""
         row = await self.db.fetchrow(
-            "update leases set expires_at = now() + $3::interval"
-            " where account_id = $1 and holder = $2 and closed_at is null returning *",
-            account_id,
-            holder,
+            "update leases set expires_at = now() + $4::interval"
+            " where account_id = $1 and key_id = $2 and holder = $3 and closed_at is null returning *",
+            wish.account_id,
+            wish.key_id,
+            wish.holder,
             lifetime,
         )
         return read_lease(row) if row else None
@@ -44,9 +64,9 @@ class LeasesRepository(LedgerRepository):
         row = await self.db.fetchrow(
             """
             with extended as (
-                insert into leases (id, account_id, holder, nano_credits, expires_at)
-                values ($1, $2, $3, $4, now() + $5::interval)
-                on conflict (account_id, holder) where closed_at is null do update
+                insert into leases (id, account_id, key_id, holder, nano_credits, expires_at)
+                values ($1, $2, $7, $3, $4, now() + $5::interval)
+                on conflict (account_id, key_id, holder) where closed_at is null do update
                 set nano_credits = leases.nano_credits + excluded.nano_credits,
                     expires_at = excluded.expires_at
                 returning *
@@ -62,6 +82,7 @@ class LeasesRepository(LedgerRepository):
             nano_credits,
             lifetime,
             wish.request_token,
+            wish.key_id,
         )
         assert row is not None
         return read_lease(row)
@@ -132,6 +153,7 @@ def read_lease(row: Record) -> Lease:
     return Lease(
         id=row["id"],
         account_id=row["account_id"],
+        key_id=row["key_id"],
         holder=row["holder"],
         nano_credits=row["nano_credits"],
         spent=row["spent"],

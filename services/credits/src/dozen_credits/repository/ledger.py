@@ -4,17 +4,36 @@ Whoever changes what belongs to an account (its balance, leases, usage sums, pos
 accounts are locked in the order of their ids, so that none waits for another that waits for it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Self
 
+import asyncpg
 from asyncpg import Record
 
-from dozen_chassis.postgres import Repository
+from dozen_chassis.postgres import PASSING, Repository
 from dozen_credits.domain.accounts import Balance
 from dozen_credits.domain.ledger import Transfer
+from dozen_credits.errors.ledger import LedgerUnavailable
 
 
 class LedgerRepository(Repository):
     """Balances, and the transfers that they are made of."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        """Give the same repository in one transaction.
+
+        Where that meets another one, or loses its connection, it raises `LedgerUnavailable`: messages are
+        delivered again, however often, and calls may be made again.
+        """
+        try:
+            async with super().transaction() as tx:
+                yield tx
+        except asyncpg.DataError:
+            raise
+        except PASSING as error:
+            raise LedgerUnavailable() from error
 
     async def lock(self, account_ids: Collection[str]) -> dict[str, Balance]:
         """Keep others from changing accounts until the transaction ends; give the balances of those found."""

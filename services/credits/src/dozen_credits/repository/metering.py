@@ -9,11 +9,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from dozen_credits.domain.leases import Lease, Payment
+from dozen_credits.domain.invoices import Bill
+from dozen_credits.domain.leases import KeyMonth, Lease, Payment
 from dozen_credits.domain.metering import Price, Unrated
-from dozen_credits.domain.usage import HourKey
+from dozen_credits.domain.usage import UNITS, SumKey
 from dozen_credits.repository.leases import read_lease
 from dozen_credits.repository.ledger import LedgerRepository
+
+_AMOUNTS = ("requests", "nano_credits", *UNITS)
+_ADD_UP = f"""
+    insert into usage_sums (account_id, step, start, key_id, model, operation, {", ".join(_AMOUNTS)})
+    select * from unnest(
+        $1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[],
+        {", ".join(f"${number}::bigint[]" for number in range(7, 7 + len(_AMOUNTS)))}
+    )
+    on conflict (account_id, step, start, key_id, model, operation)
+    do update set {", ".join(f"{name} = usage_sums.{name} + excluded.{name}" for name in _AMOUNTS)}
+"""
 
 
 class MeteringRepository(LedgerRepository):
@@ -95,17 +107,57 @@ class MeteringRepository(LedgerRepository):
             [usage.finished_at for usage in usages],
         )
 
-    async def add_up(self, sums: Mapping[HourKey, int]) -> None:
-        """Add to the sums of each hour."""
-        keys = sorted(sums)
+    async def count_spending(self, sums: Mapping[KeyMonth, int]) -> None:
+        """Add to what keys were charged."""
         await self.db.execute(
-            "insert into usage_hours (account_id, hour, key_id, model, operation, measure, amount)"
-            " select * from unnest("
-            "  $1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])"
-            " on conflict (account_id, hour, key_id, model, operation, measure)"
-            " do update set amount = usage_hours.amount + excluded.amount",
-            *(list(column) for column in zip(*keys, strict=True)),
-            [sums[key] for key in keys],
+            "insert into key_spending (account_id, key_id, month, nano_credits)"
+            " select * from unnest($1::text[], $2::text[], $3::date[], $4::bigint[])"
+            " on conflict (account_id, key_id, month)"
+            " do update set nano_credits = key_spending.nano_credits + excluded.nano_credits",
+            *(list(column) for column in zip(*sums, strict=True)),
+            list(sums.values()),
+        )
+
+    async def add_up(self, sums: Mapping[SumKey, Sequence[int]]) -> None:
+        """Add to the sums of each hour, day and month."""
+        await self.db.execute(
+            _ADD_UP,
+            *(list(column) for column in zip(*sums, strict=True)),
+            *(list(column) for column in zip(*sums.values(), strict=True)),
+        )
+
+    async def bill(self, bills: Collection[Bill]) -> None:
+        """Add to invoices."""
+        lines = [
+            (bill.account_id, bill.month.start, *of, unit, quantity)
+            for bill in bills
+            for of, quantities in bill.quantities.items()
+            for unit, quantity in quantities.items()
+        ]
+        totals = [
+            (bill.account_id, bill.month.start, bill.requests, bill.charged, bill.written_off)
+            for bill in bills
+        ]
+        await self.db.execute(
+            """
+            with lines as (
+                insert into invoice_lines (account_id, month, model, price_id, unit, quantity)
+                select * from unnest(
+                    $1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::numeric[])
+                on conflict (account_id, month, model, price_id, unit)
+                do update set quantity = invoice_lines.quantity + excluded.quantity
+            )
+            insert into invoice_days (account_id, month, day, requests, charged, written_off)
+            select account_id, month, date_trunc('day', now(), 'UTC'), requests, charged, written_off
+            from unnest($7::text[], $8::timestamptz[], $9::bigint[], $10::numeric[], $11::numeric[])
+                as sums (account_id, month, requests, charged, written_off)
+            on conflict (account_id, month, day) do update set
+                requests = invoice_days.requests + excluded.requests,
+                charged = invoice_days.charged + excluded.charged,
+                written_off = invoice_days.written_off + excluded.written_off
+            """,
+            *(list(column) for column in zip(*lines, strict=True)),
+            *(list(column) for column in zip(*totals, strict=True)),
         )
 
     async def set_aside(self, unrated: Sequence[Unrated]) -> None:

@@ -1,63 +1,92 @@
 """Usage as its account reads it."""
 
 import json
-from collections.abc import Collection
 from datetime import datetime
 
 from asyncpg import Record
 
 from dozen_chassis.postgres import Repository
 from dozen_credits.domain.metering import Charge, Usage
-from dozen_credits.domain.usage import Buckets, UsageSum
+from dozen_credits.domain.usage import UNITS, Buckets, Place, UsageQuery, UsageSum
+
+_SELECTED = (
+    "account_id = $1 and ($2::text[] is null or model = any($2)) and ($3::text[] is null or key_id = any($3))"
+)
+_GROUPS = {"model": "model", "key": "key_id", "operation": "operation"}
+_AMOUNTS = ("requests", "nano_credits", *UNITS)
+
+# The start of the last of so many buckets, found by going from one to the next.
+_LAST_BUCKET = f"""
+    with recursive buckets (start) as (
+        (
+            select start from usage_sums
+            where {_SELECTED} and step = $4 and start >= $5 and start < $6 order by start limit 1
+        )
+        union all
+        select (
+            select sums.start from usage_sums as sums
+            where {_SELECTED} and step = $4 and sums.start > buckets.start and sums.start < $6
+            order by sums.start limit 1
+        )
+        from buckets where buckets.start is not null
+    )
+    select max(start) from (select start from buckets limit $7) as chosen
+"""
 
 
 class UsageRepository(Repository):
     """Charged usage, and its sums."""
 
     async def sums(
-        self, account_id: str, buckets: Buckets, groups: Collection[str], limit: int
+        self, account_id: str, buckets: Buckets, query: UsageQuery, after: Place, limit: int
     ) -> list[UsageSum]:
-        """Give the sums of the first buckets that have any, in the order of time."""
+        """Give the first sums that follow a place, in the order of time."""
+        selected = (account_id, query.models, query.key_ids)
+        spans = buckets.spans()
+        if buckets.start + buckets.width < buckets.end:
+            last = await self.db.fetchval(_LAST_BUCKET, *selected, *spans[0], limit + 1)
+            spans = [spans[0]._replace(end=last + buckets.width)] if last else []
+        if not spans:
+            return []
+        names = (name if group in query.groups else f"null as {name}" for group, name in _GROUPS.items())
         rows = await self.db.fetch(
-            """
-            with chosen as (
-                select distinct date_bin($4, hour, $2) as start from usage_hours
-                where account_id = $1 and hour >= $2 and hour < $3
-                order by start limit $5
+            f"""
+            with steps as (
+                select date_bin($4, found.start, $5) as bucket, found.*
+                from unnest($6::text[], $7::timestamptz[], $8::timestamptz[]) as span (step, first, past)
+                cross join lateral (
+                    select * from usage_sums
+                    where {_SELECTED} and step = span.step and start >= first and start < past
+                    offset 0 -- so that it is read span by span, by the index
+                ) as found
             ), sums as (
-                select
-                    date_bin($4, hour, $2) as start,
-                    case when $6 then model end as model,
-                    case when $7 then key_id end as key_id,
-                    case when $8 then operation end as operation,
-                    measure,
-                    sum(amount)::bigint as amount
-                from usage_hours
-                where account_id = $1 and hour >= $2 and hour < (select max(start) + $4 from chosen)
-                group by 1, 2, 3, 4, 5
+                select bucket, {", ".join(names)}, {", ".join(f"sum({name})::bigint" for name in _AMOUNTS)}
+                from steps group by 1, 2, 3, 4
+            ), numbered as (
+                select row_number() over (partition by bucket order by model, key_id, operation), * from sums
             )
-            select start, model, key_id, operation, json_object_agg(measure, amount) as measures
-            from sums group by 1, 2, 3, 4 order by 1, 2, 3, 4
+            select * from numbered where (bucket, row_number) > ($9, $10)
+            order by bucket, row_number limit $11
             """,
-            account_id,
-            buckets.start,
-            buckets.end,
+            *selected,
             buckets.width,
+            buckets.start,
+            *(list(column) for column in zip(*spans, strict=True)),
+            *after,
             limit,
-            "model" in groups,
-            "key" in groups,
-            "operation" in groups,
         )
         return [
             UsageSum(
-                start=row["start"],
-                end=row["start"] + buckets.width,
-                model=row["model"],
-                key_id=row["key_id"],
-                operation=row["operation"],
-                measures=json.loads(row["measures"]),
+                Place(start, number),
+                start + buckets.width,
+                model,
+                key_id,
+                operation,
+                requests,
+                nano_credits,
+                {unit: amount for unit, amount in zip(UNITS, amounts, strict=True) if amount},
             )
-            for row in rows
+            for number, start, model, key_id, operation, requests, nano_credits, *amounts in rows
         ]
 
     async def find_time(self, account_id: str, request_id: str) -> datetime | None:
@@ -80,10 +109,11 @@ class UsageRepository(Repository):
             *before,
             limit,
         )
-        return [_charge(row) for row in rows]
+        return [read_charge(row) for row in rows]
 
 
-def _charge(row: Record) -> Charge:
+def read_charge(row: Record) -> Charge:
+    """Read a charge from the row of its usage."""
     usage = Usage(
         request_id=row["request_id"],
         account_id=row["account_id"],

@@ -10,7 +10,7 @@ import prometheus_client
 
 from dozen.credits.v1 import credits_pb2
 from dozen_credits.domain.accounts import LARGEST_AMOUNT, Balance, is_account_id, is_text
-from dozen_credits.domain.leases import Lease, LeaseWish, addition
+from dozen_credits.domain.leases import Budget, Lease, LeaseWish, addition
 from dozen_credits.domain.ledger import Book, Kind, Transfer
 from dozen_credits.errors.accounts import AccountNotFound
 from dozen_credits.errors.leases import InvalidLease, LeaseNotFound
@@ -39,7 +39,11 @@ class LeaseStore(LedgerStore, Protocol):
         """Give the lease to which a call with this token has added before, and how much."""
         ...
 
-    async def renew(self, account_id: str, holder: str, lifetime: timedelta) -> Lease | None:
+    async def committed(self, account_id: str, budget: Budget) -> int:
+        """Give what a key was charged in the period of its budget, with what all its open leases have."""
+        ...
+
+    async def renew(self, wish: LeaseWish, lifetime: timedelta) -> Lease | None:
         """Move the expiry of the holder's open lease; None where it has none."""
         ...
 
@@ -70,6 +74,8 @@ class Acquired(NamedTuple):
     lease: Lease | None
     added: int
     balance: Balance
+    budget_left: int | None
+    """What the key may still spend beyond its leases; None where it has no budget."""
 
 
 class Leases:
@@ -77,35 +83,49 @@ class Leases:
 
     def __init__(self, store: LeaseStore, *, lifetime: timedelta, longest_request: timedelta) -> None:
         self._store = store
-        self._lifetime = lifetime
+        self.lifetime = lifetime
         self._longest_request = longest_request
 
     async def acquire(self, wish: LeaseWish) -> Acquired:
-        """Open, extend or renew the lease of a holder; once per request token it adds something."""
+        """Open, extend or renew the lease of a holder; once per request token it adds something.
+
+        Of a balance, and of a budget, no more is ever leased than there is, whoever asks how often.
+        """
         if not is_text(wish.holder, _LONGEST_TEXT, least=1):
             raise InvalidLease(param="holder")
         if not (0 <= wish.needed <= LARGEST_AMOUNT and 0 <= wish.wanted <= LARGEST_AMOUNT):
             raise InvalidLease(param="needed_nano_credits")
         if not is_text(wish.request_token, _LONGEST_TEXT, least=wish.needed > 0):
             raise InvalidLease(param="request_token")
+        if wish.budget and not is_text(wish.key_id, _LONGEST_TEXT, least=1):
+            raise InvalidLease(param="budget.key_id")
+        if wish.budget and wish.budget.nano_credits < 0:
+            raise InvalidLease(param="budget.nano_credits")
         if not is_account_id(wish.account_id):
             raise AccountNotFound(param="account_id")
         async with self._store.transaction() as tx:
             locked = await tx.lock([wish.account_id])
             if not locked:
                 raise AccountNotFound(param="account_id")
-            balance = locked[wish.account_id]
+            balance, budget_left = locked[wish.account_id], None
+            if wish.budget:
+                committed = await tx.committed(wish.account_id, wish.budget)
+                budget_left = max(0, wish.budget.nano_credits - committed)
+            there_is = balance.available if budget_left is None else min(balance.available, budget_left)
             extension = await tx.find_extension(wish)
-            amount = 0 if extension else addition(balance.available, wish.needed, wish.wanted)
+            amount = 0 if extension else addition(there_is, wish.needed, wish.wanted)
             if amount == 0:
-                lease = await tx.renew(wish.account_id, wish.holder, self._lifetime)
+                lease = await tx.renew(wish, self.lifetime)
                 repeats = extension is not None and lease is not None and lease.id == extension[0]
-                return Acquired(lease, extension[1] if extension and repeats else 0, balance)
-            lease = await tx.extend(f"lease_{uuid4().hex}", wish, amount, self._lifetime)
+                added = extension[1] if extension and repeats else 0
+                return Acquired(lease, added, balance, budget_left)
+            lease = await tx.extend(f"lease_{uuid4().hex}", wish, amount, self.lifetime)
             moved = await tx.post(
                 [Transfer(lease.account_id, Kind.LEASE, Book.AVAILABLE, Book.LEASED, amount, lease.id)]
             )
-            return Acquired(lease, amount, moved[wish.account_id])
+            if budget_left is not None:
+                budget_left -= amount
+            return Acquired(lease, amount, moved[wish.account_id], budget_left)
 
     async def release(self, lease_id: str, held: int) -> Lease:
         """Return what is left in a lease beyond what is held."""
@@ -155,6 +175,7 @@ def lease_message(lease: Lease) -> credits_pb2.Lease:
     message = credits_pb2.Lease(
         id=lease.id,
         account_id=lease.account_id,
+        key_id=lease.key_id,
         holder=lease.holder,
         nano_credits=lease.nano_credits,
         spent_nano_credits=lease.spent,

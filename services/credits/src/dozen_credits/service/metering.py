@@ -11,9 +11,10 @@ import prometheus_client
 from dozen.credits.v1 import credits_pb2
 from dozen.credits.v1.credits_events_pb2 import UsageRated
 from dozen_credits.domain.accounts import Balance
-from dozen_credits.domain.leases import Lease, Payment, pay
+from dozen_credits.domain.invoices import Bill, bills
+from dozen_credits.domain.leases import KeyMonth, Lease, Payment, pay, spending
 from dozen_credits.domain.metering import Charge, Price, Reason, Unrated, Usage, rate
-from dozen_credits.domain.usage import HourKey, sum_by_hour
+from dozen_credits.domain.usage import SumKey, sum_up
 from dozen_credits.errors.metering import InvalidPrice, PriceNotKnown
 from dozen_credits.service.ledger import LedgerStore, balance_message, emit_alerts
 
@@ -63,8 +64,16 @@ class MeteringStore(LedgerStore, Protocol):
         """Keep usage with what it was charged."""
         ...
 
-    async def add_up(self, sums: Mapping[HourKey, int]) -> None:
-        """Add to the sums of each hour."""
+    async def count_spending(self, sums: Mapping[KeyMonth, int]) -> None:
+        """Add to what keys were charged."""
+        ...
+
+    async def add_up(self, sums: Mapping[SumKey, Sequence[int]]) -> None:
+        """Add to the sums of each hour, day and month."""
+        ...
+
+    async def bill(self, bills: Collection[Bill]) -> None:
+        """Add to invoices."""
         ...
 
     async def set_aside(self, unrated: Sequence[Unrated]) -> None:
@@ -96,7 +105,9 @@ class Metering:
         Usage whose price has not been announced yet stays behind, by `PriceNotKnown`, until it is reported
         again; after many attempts it is set aside.
         """
-        usages = {usage.request_id: usage for usage in reversed(reported)}
+        usages: dict[str, Usage] = {}
+        for usage in reported:
+            usages.setdefault(usage.request_id, usage)
         async with self._store.transaction() as tx:
             known = await tx.prices({usage.price_id for usage in usages.values() if usage.is_well_formed()})
             rated = [rate(usage, known.get(usage.price_id)) for usage in usages.values()]
@@ -139,7 +150,9 @@ class Metering:
     async def _post(self, tx: MeteringStore, payments: Sequence[Payment]) -> dict[str, Balance]:
         if used := [payment for payment in payments if not payment.charge.usage.is_nothing]:
             await tx.keep(used)
-            await tx.add_up(sum_by_hour(payment.charge for payment in used))
+            await tx.count_spending(spending(payment.charge for payment in used))
+            await tx.add_up(sum_up(payment.charge for payment in used))
+            await tx.bill(bills(used))
         spent: Counter[str] = Counter()
         for payment in payments:
             if payment.leased:

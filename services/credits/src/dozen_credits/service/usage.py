@@ -1,11 +1,11 @@
 """What an account has used, summed and request by request."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from dozen_credits.domain.metering import Charge
-from dozen_credits.domain.usage import Buckets, UsageSum
+from dozen_credits.domain.usage import Buckets, Place, UsageQuery, UsageSum
 from dozen_credits.errors.usage import InvalidPeriod, UnknownCursor
 
 _DEFAULT_PERIOD = timedelta(days=30)
@@ -26,9 +26,9 @@ class UsageStore(Protocol):
     """Usage that was charged, and its sums."""
 
     async def sums(
-        self, account_id: str, buckets: Buckets, groups: Collection[str], limit: int
+        self, account_id: str, buckets: Buckets, query: UsageQuery, after: Place, limit: int
     ) -> list[UsageSum]:
-        """Give the sums of the first buckets that have any, in the order of time."""
+        """Give the first sums that follow a place, in the order of time."""
         ...
 
     async def find_time(self, account_id: str, request_id: str) -> datetime | None:
@@ -49,25 +49,23 @@ class UsageReports:
     async def sums(
         self,
         account_id: str,
+        query: UsageQuery,
         *,
         start: datetime | None,
         end: datetime | None,
         width: str,
-        groups: Collection[str],
-        after: datetime | None,
+        after: Place | None,
         limit: int,
     ) -> Page[UsageSum]:
-        """Give usage by buckets of a period, the last 30 days unless given, that begin later than `after`."""
+        """Give usage by buckets of a period, the last 30 days unless given, that follows a place."""
         end = end or datetime.now(UTC)
         start = start or end - _DEFAULT_PERIOD
         if start >= end:
             raise InvalidPeriod(param="end_time")
         buckets = Buckets.covering(start, end, WIDTHS[width])
-        if after is not None:
-            buckets = buckets.following(after)
-        rows = await self._store.sums(account_id, buckets, groups, limit + 1)
-        starts = sorted({row.start for row in rows})
-        return Page([row for row in rows if row.start in starts[:limit]], len(starts) > limit)
+        after = after or Place(buckets.start, 0)
+        rows = await self._store.sums(account_id, buckets.starting(after.start), query, after, limit + 1)
+        return Page(rows[:limit], len(rows) > limit)
 
     async def requests(self, account_id: str, *, after: str | None, limit: int) -> Page[Charge]:
         """Give charged requests, the newest first, that follow the request `after`."""

@@ -1,36 +1,14 @@
-"""Bodies of the credits API."""
+"""Bodies of usage."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import BaseModel
 
-from dozen_credits.domain.accounts import Account, credits_text
-from dozen_credits.domain.metering import NANO_CREDITS, REQUESTS, Charge
+from dozen_credits.domain.accounts import credits_text
+from dozen_credits.domain.metering import Charge
 from dozen_credits.domain.usage import UsageSum
-
-
-class Credits(BaseModel):
-    """Answer of `GET /v1/credits`."""
-
-    object: Literal["credits"] = "credits"
-    account_id: str
-    available_nano_credits: int
-    """What is not spent yet, in leases of the gateway or not."""
-    available: str
-    """In credits, exactly."""
-    updated_at: int
-
-    @classmethod
-    def of(cls, account: Account) -> Self:
-        """Show the balance of an account."""
-        available = account.balance.total
-        return cls(
-            account_id=account.id,
-            available_nano_credits=available,
-            available=credits_text(available),
-            updated_at=int(account.updated_at.timestamp()),
-        )
+from dozen_credits.schemas.lists import ends
 
 
 class UsageRow(BaseModel):
@@ -88,27 +66,22 @@ class RatedRequestList(BaseModel):
 
 def usage_list(sums: Sequence[UsageSum], has_more: bool) -> UsageList:
     """Show a page of sums."""
-    rows: list[UsageRow] = []
-    for one in sums:
-        start = int(one.start.timestamp())
-        place = int(rows[-1].id.partition("-")[2]) + 1 if rows and rows[-1].start_time == start else 0
-        quantities = dict(one.measures)
-        requests, nano_credits = quantities.pop(REQUESTS), quantities.pop(NANO_CREDITS)
-        rows.append(
-            UsageRow(
-                id=f"{start}-{place}",
-                start_time=start,
-                end_time=int(one.end.timestamp()),
-                model=one.model,
-                key_id=one.key_id,
-                operation=one.operation,
-                requests=requests,
-                quantities=quantities,
-                nano_credits=nano_credits,
-                cost=credits_text(nano_credits),
-            )
+    data = [
+        UsageRow(
+            id=f"{one.place.start.timestamp():.0f}-{one.place.number}",
+            start_time=int(one.place.start.timestamp()),
+            end_time=int(one.end.timestamp()),
+            model=one.model,
+            key_id=one.key_id,
+            operation=one.operation,
+            requests=one.requests,
+            quantities=dict(one.quantities),
+            nano_credits=one.nano_credits,
+            cost=credits_text(one.nano_credits),
         )
-    return UsageList(data=rows, has_more=has_more, **_ends([row.id for row in rows]))
+        for one in sums
+    ]
+    return UsageList(data=data, has_more=has_more, **ends([row.id for row in data]))
 
 
 def rated_request_list(charges: Sequence[Charge], has_more: bool) -> RatedRequestList:
@@ -128,8 +101,4 @@ def rated_request_list(charges: Sequence[Charge], has_more: bool) -> RatedReques
         )
         for charge in charges
     ]
-    return RatedRequestList(data=data, has_more=has_more, **_ends([row.id for row in data]))
-
-
-def _ends(ids: Sequence[str]) -> dict[str, str | None]:
-    return {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
+    return RatedRequestList(data=data, has_more=has_more, **ends([row.id for row in data]))
