@@ -15,22 +15,32 @@ from nats.aio.client import Client
 from openai import AsyncOpenAI, AuthenticationError, NotFoundError, RateLimitError
 from starlette.types import Receive, Scope, Send
 
+from dozen.credits.v1 import credits_service_pb2, credits_service_pb2_grpc
 from dozen.credits.v1.credits_events_pb2 import CreditsGranted, UsageRated
-from dozen.credits.v1.credits_pb2 import Balance
-from dozen.gateway.v1.gateway_events_pb2 import ApiKeyCreated, ApiKeyRevoked
+from dozen.credits.v1.credits_pb2 import Balance, Charge, Lease, UsageRecord
+from dozen.credits.v1.credits_service_pb2 import (
+    AcquireLeaseRequest,
+    AcquireLeaseResponse,
+    ReleaseLeaseRequest,
+    ReleaseLeaseResponse,
+)
+from dozen.credits.v1.credits_service_pb2_grpc import CreditsServiceServicer
+from dozen.gateway.v1.gateway_events_pb2 import ApiKeyCreated, ApiKeyRevoked, ApiKeyUpdated
 from dozen.gateway.v1.gateway_pb2 import RequestFacts
 from dozen.gateway.v1.gateway_service_pb2 import (
     CreateApiKeyRequest,
     DecideRequest,
     DecideResponse,
     ListApiKeysRequest,
+    ReportOutcomesRequest,
+    RequestOutcome,
     RevokeApiKeyRequest,
 )
 from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from dozen.models.v1.models_events_pb2 import ModelRegistered, PriceChanged
 from dozen.models.v1.models_pb2 import Deployment, Model, Price
 from dozen_chassis.errors import InvalidRequest, ServiceError
-from dozen_chassis.grpc import open_channel, remote_errors
+from dozen_chassis.grpc import GrpcService, open_channel, remote_errors, start_grpc
 from dozen_chassis.run import serving
 from dozen_chassis.signing import caller_token
 from dozen_gateway.app import create_app
@@ -47,6 +57,7 @@ pytestmark = pytest.mark.integration
 NO_NATS = "nats://gateway:none@127.0.0.1:1"
 CHAT = RequestFacts(method="POST", path="/v1/chat/completions", model="smol")
 FILES = RequestFacts(method="GET", path="/v1/files")
+JOBS = RequestFacts(method="GET", path="/v1/jobs/job_1")
 COMPLETION = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"smol","choices":[{"index":0,'
     b'"finish_reason":"stop","message":{"role":"assistant","content":"hello"}}]}'
@@ -69,6 +80,57 @@ class Gateway:
             pass
 
 
+class Ledger(CreditsServiceServicer):
+    """Credits with one account, all of whose balance may be leased."""
+
+    def __init__(self) -> None:
+        self.available = 0
+        self.lease = Lease()
+        self.version = 10
+
+    async def AcquireLease(  # noqa: N802
+        self, request: AcquireLeaseRequest, context: Any
+    ) -> AcquireLeaseResponse:
+        added = min(request.wanted_nano_credits, self.available)
+        added = added if added >= request.needed_nano_credits else 0
+        self.available -= added
+        self.version += 1
+        if added:
+            self.lease.id = "lease_1"
+            self.lease.nano_credits += added
+        response = AcquireLeaseResponse(
+            lease=self.lease,
+            added_nano_credits=added,
+            balance=Balance(
+                account_id=request.account_id, available_nano_credits=self.available, version=self.version
+            ),
+        )
+        response.lifetime.FromSeconds(60)
+        return response
+
+    async def ReleaseLease(  # noqa: N802
+        self, request: ReleaseLeaseRequest, context: Any
+    ) -> ReleaseLeaseResponse:
+        self.lease.returned_nano_credits = self.lease.nano_credits - request.held_nano_credits
+        return ReleaseLeaseResponse(lease=self.lease)
+
+
+@asynccontextmanager
+async def lending(ledger: Ledger) -> AsyncIterator[dict[str, str]]:
+    """Serve a ledger; give the settings of a gateway that asks it."""
+    service = GrpcService(
+        credits_service_pb2.DESCRIPTOR,
+        credits_service_pb2_grpc.add_CreditsServiceServicer_to_server,
+        ledger,
+    )
+    key = b"credits"
+    server, port = await start_grpc("127.0.0.1", 0, key, [service])
+    try:
+        yield {"credits_address": f"127.0.0.1:{port}", "credits_token": caller_token(key, "gateway")}
+    finally:
+        await server.stop(grace=None)
+
+
 Start = Callable[..., Any]
 
 
@@ -79,7 +141,12 @@ async def start(base_settings: dict[str, Any]) -> AsyncIterator[Start]:
     @asynccontextmanager
     async def start(address: str = "http://127.0.0.1:1", **settings: Any) -> AsyncIterator[Gateway]:
         addresses = {route.service: address for route in ROUTES}
-        values = {"admission_master_key": "ab" * 32, "service_addresses": addresses}
+        values = {
+            "admission_master_key": "ab" * 32,
+            "service_addresses": addresses,
+            "credits_address": "127.0.0.1:1",
+            "credits_token": "none",
+        }
         token = caller_token(bytes.fromhex(base_settings["grpc_key"]), "test")
         async with (
             serving("gateway", create_app, Settings(**base_settings | values | settings)) as server,
@@ -116,7 +183,9 @@ async def test_what_other_services_tell_of_admits_the_official_client(
 
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serve(upstream))
-        gateway: Gateway = await stack.enter_async_context(start(address))
+        ledger = Ledger()  # type: ignore[abstract]  # it does what the gateway asks for
+        credits = await stack.enter_async_context(lending(ledger))
+        gateway: Gateway = await stack.enter_async_context(start(address, **credits))
         key = await create_key(gateway)
         client = await stack.enter_async_context(
             AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
@@ -136,18 +205,60 @@ async def test_what_other_services_tell_of_admits_the_official_client(
         await publish(
             ModelRegistered(model=Model(id="smol", capabilities=["chat"], deployments=[deployment]))
         )
-        await publish(PriceChanged(price=Price(id="price-1", model_id="smol")))
+        price = Price(id="price-1", model_id="smol", nano_credits={"input_tokens": 1})
+        await publish(PriceChanged(price=price))
         await gateway.until(key, CHAT, "insufficient_quota")
         with pytest.raises(RateLimitError) as refused:
             await ask()
         assert refused.value.code == refused.value.type == "insufficient_quota"
-        balance = Balance(account_id="acme", available_nano_credits=10, version=2)
+        ledger.available = 10_000
+        balance = Balance(account_id="acme", available_nano_credits=10_000, version=2)
         await publish(CreditsGranted(balance=balance))
         await gateway.until(key, CHAT, None)
         assert await ask() == "hello"
-        spent = Balance(account_id="acme", available_nano_credits=0, version=3)
-        await publish(UsageRated(balances=[spent]))
-        await gateway.until(key, CHAT, "insufficient_quota")
+        assert 0 < ledger.lease.nano_credits < 10_000
+
+
+async def test_a_hold_ends_with_its_settlement_at_every_replica(start: Start, nats_client: Client) -> None:
+    jetstream = nats_client.jetstream()
+    for domain in ("credits", "models"):
+        await jetstream.add_stream(name=domain.upper(), subjects=[f"dozen.{domain}.v1.>"])
+
+    async def publish(event: Message) -> None:
+        await jetstream.publish(event.DESCRIPTOR.full_name, event.SerializeToString())
+
+    async with AsyncExitStack() as stack:
+        ledger = Ledger()  # type: ignore[abstract]  # it does what the gateway asks for
+        credits = await stack.enter_async_context(lending(ledger))
+        one, _ = [await stack.enter_async_context(start(**credits)) for _ in range(2)]
+        key = await create_key(one)
+        deployment = Deployment(id="smol-chat", service="chat", address="http://x", priority=1, weight=1)
+        model = Model(id="smol", capabilities=["chat"], deployments=[deployment], context_length=2048)
+        await publish(ModelRegistered(model=model))
+        price = Price(id="price-1", model_id="smol", nano_credits={"input_tokens": 1})
+        await publish(PriceChanged(price=price))
+        facts = RequestFacts(method="POST", path="/v1/chat/completions", model="smol", body_bytes=44)
+        await one.until(key, facts, "insufficient_quota")
+        ledger.available = 300  # for one request
+
+        async def ask(request_id: str) -> bool:
+            request = DecideRequest(facts=facts, api_key=key, request_id=request_id)
+            decision: DecideResponse = await one.stub.Decide(request)
+            return decision.HasField("admitted")
+
+        async def until_admitted(request_id: str) -> None:
+            while not await ask(request_id):
+                pass
+
+        await until_admitted("req_1")
+        assert not await ask("req_2")
+        failed = UsageRecord(request_id="req_1", account_id="acme", lease_id="lease_1")
+        await publish(UsageRated(charges=[Charge(usage=failed)]))
+        await until_admitted("req_2")
+        assert not await ask("req_3")
+        outcome = RequestOutcome(request_id="req_2", unsent=True)
+        await one.stub.ReportOutcomes(ReportOutcomesRequest(outcomes=[outcome]))
+        assert await ask("req_3")
 
 
 async def test_keys_are_administered_by_http(start: Start, nats_client: Client) -> None:
@@ -162,7 +273,14 @@ async def test_keys_are_administered_by_http(start: Start, nats_client: Client) 
         page = await (await client.get(f"{gateway.url}/v1/keys", params={"limit": 1})).json()
         assert page["has_more"]
         assert page["first_id"] == page["last_id"] == created["id"]
-        assert page["data"] == [{name: created[name] for name in ("id", "object", "name", "created_at")}]
+        assert page["data"] == [{name: value for name, value in created.items() if name != "value"}]
+        rotated = await (await client.post(f"{gateway.url}/v1/keys/{created['id']}/rotate")).json()
+        for text in (created["value"], rotated["value"]):
+            assert (await gateway.decide(text, FILES)).HasField("admitted")
+        scope = {"endpoints": ["/v1/jobs"]}
+        await client.post(f"{gateway.url}/v1/keys/{created['id']}", json=scope)
+        await gateway.until(created["value"], FILES, "insufficient_permissions")
+        assert (await gateway.decide(created["value"], JOBS)).HasField("admitted")
         deleted = await client.delete(f"{gateway.url}/v1/keys/{created['id']}")
         assert await deleted.json() == {"id": created["id"], "object": "api_key", "deleted": True}
         await gateway.until(created["value"], FILES, "invalid_api_key")
@@ -172,13 +290,19 @@ async def test_keys_are_administered_by_http(start: Start, nats_client: Client) 
         assert (await client.post(f"{gateway.url}/v1/keys", json={"name": ""})).status == 400
         assert (await client.get(f"{gateway.url}/v1/keys", params={"limit": 101})).status == 400
         heard = await nats_client.jetstream().subscribe("dozen.gateway.v1.*")
-        first, second, third = [await heard.next_msg(timeout=10) for _ in range(3)]
-        assert {ApiKeyCreated.FromString(message.data).api_key.id for message in (first, second)} == {
-            key.split("-")[2],
-            created["id"],
-        }
-        assert third.subject == "dozen.gateway.v1.ApiKeyRevoked"
-        assert ApiKeyRevoked.FromString(third.data).api_key.HasField("revoked_at")
+        kinds = {kind.DESCRIPTOR.full_name: kind for kind in (ApiKeyCreated, ApiKeyUpdated, ApiKeyRevoked)}
+        told: list[tuple[str, str, int]] = []
+        while not told or told[-1][0] != "ApiKeyRevoked":
+            message = await heard.next_msg(timeout=10)
+            event = kinds[message.subject].FromString(message.data)
+            told.append((event.DESCRIPTOR.name, event.api_key.id, event.api_key.version))
+        assert list(dict.fromkeys(told)) == [  # a key may be announced besides
+            ("ApiKeyCreated", key.split("-")[2], 1),
+            ("ApiKeyCreated", created["id"], 1),
+            ("ApiKeyUpdated", created["id"], 2),
+            ("ApiKeyUpdated", created["id"], 3),
+            ("ApiKeyRevoked", created["id"], 4),
+        ]
 
 
 async def test_a_revoked_key_is_refused_by_every_replica_though_nats_is_down(start: Start) -> None:

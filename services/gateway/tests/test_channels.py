@@ -12,7 +12,6 @@ import aiohttp
 import grpc.aio
 import pytest
 from starlette.middleware import Middleware
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dozen.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
@@ -20,15 +19,17 @@ from dozen.gateway.v1.gateway_pb2 import RequestFacts
 from dozen.gateway.v1.gateway_service_pb2 import DecideRequest
 from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from dozen_chassis.grpc import GrpcService
+from dozen_chassis.hot import HotPaths
 from dozen_chassis.http import create_http
 from dozen_chassis.postgres import Database
 from dozen_chassis.signing import caller_token
-from dozen_gateway.domain.route_table import ROUTES
 from dozen_gateway.domain.state import Account, Snapshot, State
+from dozen_gateway.edge.decisions import DecisionEndpoint
 from dozen_gateway.edge.edge import Edge
 from dozen_gateway.edge.forwarder import Forwarder, open_session
-from dozen_gateway.repository import GatewayRepository
-from dozen_gateway.routes import DecisionEndpoint
+from dozen_gateway.repository.keys import KeysRepository
+from dozen_gateway.repository.limits import LimitsRepository
+from dozen_gateway.service.account_limits import AccountLimitsService
 from dozen_gateway.service.decisions import DecisionService
 from dozen_gateway.service.keys import KeyService
 from dozen_gateway.servicer import GatewayServicer
@@ -174,19 +175,24 @@ class Gateway:
 
 
 @pytest.fixture
-async def gateway(known: Callable[[str], Snapshot], database: Database) -> AsyncIterator[Gateway]:
+async def gateway(
+    known: Callable[[str], Snapshot],
+    decisions_on: Callable[[State, str, bytes], DecisionService],
+    database: Database,
+) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serve(upstream))
         state = State()
         state.learn(known(address))
-        decisions = DecisionService(state, {route.service: address for route in ROUTES}, MASTER_KEY)
+        decisions = decisions_on(state, address, MASTER_KEY)
         forwarder = Forwarder(await stack.enter_async_context(open_session()))
         edge = Middleware(Edge, decisions=decisions, forwarder=forwarder, admission_key=b"own")
-        endpoint = Route(DecisionEndpoint.PATH, DecisionEndpoint(decisions, GRPC_KEY), methods=["POST"])
-        app = create_http("gateway", [], plain_routes=[endpoint], middleware=[edge], takes_request_ids=False)
+        hot = {DecisionEndpoint.PATH: DecisionEndpoint(decisions, GRPC_KEY)}
+        app = HotPaths(create_http("gateway", [], middleware=[edge], takes_request_ids=False), hot)
         url = await stack.enter_async_context(serve(app))
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        servicer = GatewayServicer(decisions, KeyService(GatewayRepository(database), state))
+        keys = KeyService(KeysRepository(database), state, b"server key")
+        servicer = GatewayServicer(decisions, keys, AccountLimitsService(LimitsRepository(database)))
         service = GrpcService(
             gateway_service_pb2.DESCRIPTOR,
             gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server,
@@ -213,7 +219,13 @@ ADMITTED = {"x-dozen-account": "acme", "x-dozen-key": "key1"}
         (
             *CHAT,
             "smol",
-            {"x-dozen-model": "smol", "x-dozen-deployments": "smol-chat", "x-dozen-price": "price-smol"},
+            {
+                "x-dozen-model": "smol",
+                "x-dozen-deployments": "smol-chat",
+                "x-dozen-price": "price-smol",
+                "x-dozen-reservation": "lease_acme",
+                "x-dozen-max-tokens": "2048",
+            },
         ),
         ("GET", "/v1/models/acme/smol", None, {}),
         ("DELETE", "/v1/files/file-1", None, {}),
@@ -262,7 +274,7 @@ async def test_an_account_without_credits_and_a_model_without_health_are_refused
     gateway.state.learn(Snapshot(usable={"smol-chat": False}))
     verdict = await ask(question)
     assert (verdict.status, verdict.headers) == (503, {"retry-after": "5"})
-    gateway.state.learn(Snapshot(accounts={"acme": Account(0, 2)}))
+    gateway.state.learn(Snapshot(accounts={"acme": Account(0, 2)}, usable={"smol-chat": True}))
     verdict = await ask(question)
     assert (verdict.status, verdict.headers) == (429, {"x-should-retry": "false"})
 

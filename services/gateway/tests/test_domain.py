@@ -4,7 +4,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -12,12 +11,14 @@ import yaml
 
 from dozen_gateway.domain.decision import Admitted, Facts, decide
 from dozen_gateway.domain.keys import KeyParts, mask_key, read_key, write_key
+from dozen_gateway.domain.promises import Shortage
 from dozen_gateway.domain.rejections import Rejection
 from dozen_gateway.domain.route_table import FREE, ROUTES, Route, find_route
 from dozen_gateway.domain.state import Account, Deployment, Price, Snapshot, State
 from dozen_local.catalogue import SOURCE
 
 NOW = 1_000_000.0
+MONOTONIC = 5.0
 UNITS = {
     "input_tokens", "cached_input_tokens", "output_tokens", "images", "audio_milliseconds", "characters",
 }  # fmt: skip
@@ -101,8 +102,8 @@ def facts(api_key: str) -> Facts:
     return Facts("POST", "/v1/chat/completions", model="smol", api_key=api_key)
 
 
-def decided(facts: Facts, state: State) -> Admitted | Rejection:
-    return decide(facts, state, NOW, Random(1))
+def decided(facts: Facts, state: State) -> Admitted | Rejection | Shortage:
+    return decide(facts, state, NOW, MONOTONIC, Random(1))
 
 
 def rejected(facts: Facts, state: State) -> Rejection:
@@ -131,8 +132,23 @@ def _not_loaded(facts: Facts, state: State) -> Facts:
     return facts
 
 
+def _too_old(facts: Facts, state: State) -> Facts:
+    state.trusted_until = NOW - 1
+    return facts
+
+
 def _no_key(facts: Facts, state: State) -> Facts:
     return replace(facts, api_key="")
+
+
+def _key_for_files(facts: Facts, state: State) -> Facts:
+    state.keys["key1"] = replace(state.keys["key1"], endpoints=frozenset({"/v1/files"}))
+    return facts
+
+
+def _key_for_another_model(facts: Facts, state: State) -> Facts:
+    state.keys["key1"] = replace(state.keys["key1"], models=frozenset({"large"}))
+    return facts
 
 
 def _no_model(facts: Facts, state: State) -> Facts:
@@ -156,6 +172,8 @@ def _no_price(facts: Facts, state: State) -> Facts:
 
 def _no_credits(facts: Facts, state: State) -> Facts:
     state.accounts["acme"] = Account(0, 2)
+    purse = state.purse("acme", "")
+    purse.lease, purse.refused_until = None, MONOTONIC + 1
     return facts
 
 
@@ -168,13 +186,16 @@ Spoil = Callable[[Facts, State], Facts]
 RULES: dict[Spoil, tuple[int, str, str]] = {
     _no_such_url: (404, "unknown_url", "Invalid URL (POST /v1/nothing)"),
     _not_loaded: (503, "not_ready", "is starting"),
+    _too_old: (503, "state_too_old", "cannot reach its database"),
     _no_key: (401, "invalid_api_key", "You didn't provide an API key"),
+    _key_for_files: (403, "insufficient_permissions", "this key may not POST /v1/chat/completions"),
     _no_model: (400, "missing_required_parameter", "You must provide a model parameter"),
     _unknown_model: (404, "model_not_found", "model `smol` does not exist or you do not have access to it."),
+    _key_for_another_model: (403, "model_not_found", "does not have access to the model `smol`"),
     _wrong_endpoint: (404, "model_not_found", "serve POST /v1/chat/completions; it serves POST /v1/embed"),
     _no_price: (503, "model_unavailable", "has no price"),
-    _no_credits: (429, "insufficient_quota", "no credits left"),
     _unhealthy: (503, "model_unavailable", "is not available at the moment"),
+    _no_credits: (429, "insufficient_quota", "no credits left"),
 }  # fmt: skip
 
 
@@ -195,6 +216,7 @@ def test_of_two_reasons_the_earlier_is_given(first: Spoil, second: Spoil, facts:
 def test_clients_are_told_whether_to_try_again(facts: Facts, state: State) -> None:
     _unhealthy(facts, state)
     assert rejected(facts, state).headers == {"retry-after": "5"}
+    state.usable.clear()
     _no_credits(facts, state)
     rejection = rejected(facts, state)
     assert rejection.type == "insufficient_quota"
@@ -222,7 +244,7 @@ def test_facts_do_not_show_the_key(facts: Facts) -> None:
 def test_a_revoked_key_is_refused(by_id: bool, facts: Facts, state: State) -> None:
     facts = replace(facts, api_key="", key_id="key1") if by_id else facts
     assert isinstance(decided(facts, state), Admitted)
-    state.keys["key1"] = replace(state.keys["key1"], revoked_at=datetime.now(UTC))
+    state.keys["key1"] = replace(state.keys["key1"], revoked_at=NOW)
     assert rejected(facts, state).code == "invalid_api_key"
 
 
@@ -237,8 +259,14 @@ def test_a_free_route_needs_neither_model_nor_credits(facts: Facts, state: State
     )
 
 
-def test_an_account_that_is_not_known_has_no_credits(facts: Facts, state: State) -> None:
+def test_credits_are_asked_for_an_account_that_is_not_known(facts: Facts, state: State) -> None:
     state.accounts.clear()
+    state.purses.clear()
+    shortage = decided(facts, state)
+    assert isinstance(shortage, Shortage)
+    assert (shortage.account, shortage.purse_key) == ("acme", "")
+    assert shortage.missing_nano_credits == shortage.nano_credits > 0
+    state.purse("acme", "").refused_until = MONOTONIC + 1
     assert rejected(facts, state).code == "insufficient_quota"
 
 
@@ -258,7 +286,7 @@ def _serve_by(state: State, *deployments: Deployment) -> None:
 
 
 def _order(facts: Facts, state: State, draw: Random) -> list[str]:
-    decision = decide(facts, state, NOW, draw)
+    decision = decide(facts, state, NOW, MONOTONIC, draw)
     assert isinstance(decision, Admitted)
     return [deployment.id for deployment in decision.deployments]
 
@@ -297,8 +325,14 @@ def test_a_whole_snapshot_replaces_and_a_partial_one_adds(state: State) -> None:
     state.learn(Snapshot(accounts={"other": Account(5, 1)}))
     assert set(state.accounts) == {"acme", "other"}
     state.learn(Snapshot(whole=True))
-    assert not state.accounts
     assert not state.keys
+    assert not state.models
+
+
+def test_of_two_balances_the_newer_is_kept(state: State) -> None:
+    state.learn(Snapshot(accounts={"acme": Account(5, 7)}))
+    state.learn(Snapshot(whole=True, accounts={"acme": Account(9, 6)}))
+    assert state.accounts["acme"] == Account(5, 7)
 
 
 def test_a_partial_snapshot_does_not_make_the_state_loaded() -> None:

@@ -17,7 +17,6 @@ from yarl import URL
 from dozen_chassis import admission
 from dozen_chassis.http import create_http
 from dozen_chassis.signing import derive_key
-from dozen_gateway.domain.route_table import ROUTES
 from dozen_gateway.domain.state import Account, Snapshot, State
 from dozen_gateway.edge.edge import Edge
 from dozen_gateway.edge.forwarder import Forwarder, open_session
@@ -99,7 +98,11 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(known: Callable[[str], Snapshot], api_key: str) -> AsyncIterator[Stage]:
+async def stage(
+    known: Callable[[str], Snapshot],
+    decisions_on: Callable[[State, str, bytes], DecisionService],
+    api_key: str,
+) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         upstream, state, own = Upstream(), State(), list[Scope]()
         address = await stack.enter_async_context(serve(upstream))
@@ -110,7 +113,7 @@ async def stage(known: Callable[[str], Snapshot], api_key: str) -> AsyncIterator
             await start(send, [])
             await chunk(send, await read(receive), more=False)
 
-        decisions = DecisionService(state, {route.service: address for route in ROUTES}, MASTER_KEY)
+        decisions = decisions_on(state, address, MASTER_KEY)
         forwarder = Forwarder(await stack.enter_async_context(open_session()))
         app = create_http(
             "gateway",
@@ -158,7 +161,10 @@ async def test_a_request_reaches_its_service_signed_and_the_answer_comes_back(st
     key = derive_key(MASTER_KEY, "admission:chat")
     admitted = admission.verify(stage.upstream.headers, "POST /v1/chat/completions", key, 0)
     assert (admitted.account, admitted.key) == ("acme", "key1")
-    assert admitted.facts == {"model": "smol", "deployments": "smol-chat", "price": "price-smol"}
+    assert admitted.facts == {
+        "model": "smol", "deployments": "smol-chat", "price": "price-smol",
+        "reservation": "lease_acme", "max-tokens": "2048",
+    }  # fmt: skip
     assert response.headers.getall("x-request-id") == [admitted.request_id]
     assert response.headers["x-client-request-id"] == "mine"
     assert int(response.headers["openai-processing-ms"]) >= 0

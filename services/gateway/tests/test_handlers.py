@@ -20,9 +20,11 @@ from dozen.models.v1.models_pb2 import (
 from dozen_chassis.events import Delivery
 from dozen_chassis.postgres import Database
 from dozen_gateway.domain import state
+from dozen_gateway.domain.limits import Cost
 from dozen_gateway.domain.state import Account, Snapshot, State
 from dozen_gateway.handlers import HANDLERS
-from dozen_gateway.repository import GatewayRepository
+from dozen_gateway.repository.read_models import ReadModelsRepository
+from dozen_gateway.service.holds import HoldService
 from dozen_gateway.service.read_models import ReadModelService
 
 pytestmark = pytest.mark.integration
@@ -31,17 +33,26 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def repository(database: Database) -> GatewayRepository:
-    return GatewayRepository(database)
+def repository(database: Database) -> ReadModelsRepository:
+    return ReadModelsRepository(database)
 
 
-async def handle(repository: GatewayRepository, event: Message, at: datetime = NOW) -> Snapshot:
+class NoLimits:
+    """Takes nothing back."""
+
+    def finish(self, costs: tuple[Cost, ...], used_tokens: int) -> None: ...
+
+
+async def handle(repository: ReadModelsRepository, event: Message, at: datetime = NOW) -> Snapshot:
     delivery = Delivery("event-1", 1, at)
-    await HANDLERS[type(event)](event, delivery, ReadModelService(repository, State()))
+    state = State()
+    holds = HoldService(state, NoLimits(), lambda: True, longest_request=60)
+    read_models = ReadModelService(repository, state, holds, max_age=300)
+    await HANDLERS[type(event)](event, delivery, read_models)
     return await repository.read()
 
 
-async def test_balances_are_taken_from_every_event_that_has_them(repository: GatewayRepository) -> None:
+async def test_balances_are_taken_from_every_event_that_has_them(repository: ReadModelsRepository) -> None:
     opened = AccountOpened(balance=Balance(account_id="acme", available_nano_credits=0, version=1))
     granted = CreditsGranted(balance=Balance(account_id="acme", available_nano_credits=9, version=2))
     assert (await handle(repository, opened)).accounts == {"acme": Account(0, 1)}
@@ -49,7 +60,7 @@ async def test_balances_are_taken_from_every_event_that_has_them(repository: Gat
     assert (await handle(repository, opened)).accounts == {"acme": Account(9, 2)}
 
 
-async def test_of_several_balances_in_one_event_the_newest_is_taken(repository: GatewayRepository) -> None:
+async def test_of_several_balances_in_one_event_the_newest_is_taken(repository: ReadModelsRepository) -> None:
     rated = UsageRated(
         balances=[
             Balance(account_id="acme", available_nano_credits=3, version=5),
@@ -60,7 +71,7 @@ async def test_of_several_balances_in_one_event_the_newest_is_taken(repository: 
     assert (await handle(repository, rated)).accounts == {"acme": Account(3, 5), "other": Account(1, 1)}
 
 
-async def test_a_model_is_taken_whole(repository: GatewayRepository) -> None:
+async def test_a_model_is_taken_whole(repository: ReadModelsRepository) -> None:
     deployment = Deployment(id="smol-1", service="chat", address="http://chat:8080/", priority=1, weight=100)
     model = Model(id="a/smol", capabilities=["chat"], context_length=2048, deployments=[deployment])
     known = await handle(repository, ModelRegistered(model=model))
@@ -77,7 +88,7 @@ async def test_a_model_is_taken_whole(repository: GatewayRepository) -> None:
     assert known.models["a/smol"].deployments == ()
 
 
-async def test_a_price_is_taken_with_its_beginning(repository: GatewayRepository) -> None:
+async def test_a_price_is_taken_with_its_beginning(repository: ReadModelsRepository) -> None:
     price = Price(id="price-1", model_id="smol", nano_credits={"input_tokens": 5})
     price.effective_from.FromDatetime(NOW)
     known = await handle(repository, PriceChanged(price=price))
@@ -89,7 +100,7 @@ async def test_a_price_is_taken_with_its_beginning(repository: GatewayRepository
     [(HEALTH_HEALTHY, True), (HEALTH_UNHEALTHY, False), (HEALTH_UNSPECIFIED, True)],
 )
 async def test_only_an_unhealthy_deployment_takes_no_requests(
-    repository: GatewayRepository, health: Health.ValueType, usable: bool
+    repository: ReadModelsRepository, health: Health.ValueType, usable: bool
 ) -> None:
     changed = DeploymentHealthChanged(deployment_id="smol-1", model_id="smol", health=health)
     changed.observed_at.FromDatetime(NOW)

@@ -1,14 +1,18 @@
 """The state follows the database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 
+from dozen_gateway.domain.holds import Hold, Settlement, Settlements
+from dozen_gateway.domain.leases import Lease
+from dozen_gateway.domain.limits import Cost
 from dozen_gateway.domain.state import Account, Model, Price, Snapshot, State
-from dozen_gateway.errors import NotLoaded
+from dozen_gateway.errors.decisions import NotLoaded
+from dozen_gateway.service.holds import HoldService
 from dozen_gateway.service.read_models import ACCOUNTS, ReadModelService
 
 
@@ -17,6 +21,18 @@ class FakeReadModels:
     """Tells of what is put into its queue; None says that the test has seen enough."""
 
     told: asyncio.Queue[Snapshot | None] = field(default_factory=asyncio.Queue)
+
+    settled: dict[str, Settlement] = field(default_factory=dict)
+
+    async def save_settlements(self, settlements: Settlements) -> None: ...
+
+    async def settlements(self, request_ids: Collection[str]) -> dict[str, Settlement]:
+        return {request: one for request, one in self.settled.items() if request in request_ids}
+
+    async def forget_settlements(self, older_than: timedelta, limit: int) -> int:
+        return 0
+
+    async def beat(self) -> None: ...
 
     async def save_accounts(self, accounts: Mapping[str, Account]) -> None: ...
 
@@ -31,9 +47,20 @@ class FakeReadModels:
             yield snapshot
 
 
+class NoLimits:
+    """Takes nothing back."""
+
+    def finish(self, costs: tuple[Cost, ...], used_tokens: int) -> None: ...
+
+
+def read_models_of(store: FakeReadModels, state: State, now: float = 1000.0) -> ReadModelService:
+    holds = HoldService(state, NoLimits(), lambda: True, longest_request=60)
+    return ReadModelService(store, state, holds, max_age=300, clock=lambda: now)
+
+
 async def test_the_gateway_is_not_ready_until_the_state_is_loaded() -> None:
     store, state = FakeReadModels(), State()
-    read_models = ReadModelService(store, state)
+    read_models = read_models_of(store, state)
     with pytest.raises(NotLoaded):
         await read_models.ping()
     store.told.put_nowait(Snapshot(whole=True, accounts={"acme": Account(5, 1)}))
@@ -44,3 +71,25 @@ async def test_the_gateway_is_not_ready_until_the_state_is_loaded() -> None:
     assert state.accounts == {"acme": Account(5, 1), "other": Account(7, 1)}
     (sample,) = next(iter(ACCOUNTS.collect())).samples
     assert sample.value == 2
+
+
+async def test_whatever_is_heard_makes_the_state_trusted_for_longer() -> None:
+    store, state = FakeReadModels(), State()
+    store.told.put_nowait(Snapshot())
+    store.told.put_nowait(None)
+    await read_models_of(store, state, now=5000.0).follow()
+    assert state.trusted_until == 5300.0
+
+
+@pytest.mark.parametrize("settled", [frozenset({"req_1", "req_other"}), None])
+async def test_holds_of_settled_requests_are_closed(settled: frozenset[str] | None) -> None:
+    store, state, lease = FakeReadModels(), State(), Lease("lease_1")
+    lease.granted = 100
+    for request_id in ("req_1", "req_2"):
+        state.holds.open(Hold(request_id, lease, 40, 0, (), 0.0, 1e9))
+    store.settled["req_1"] = Settlement("lease_1", 15, 9)
+    store.told.put_nowait(Snapshot(settled=settled))
+    store.told.put_nowait(None)
+    await read_models_of(store, state).follow()
+    assert list(state.holds.ids()) == ["req_2"]
+    assert (lease.held, lease.settled, lease.free) == (40, 15, 45)

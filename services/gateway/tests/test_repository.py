@@ -8,39 +8,37 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dozen_chassis.postgres import Database
-from dozen_gateway.domain.keys import ApiKey, hash_secret
 from dozen_gateway.domain.state import Account, Deployment, Model, Price, Snapshot
-from dozen_gateway.repository import GatewayRepository
+from dozen_gateway.repository.read_models import ReadModelsRepository
 
 pytestmark = pytest.mark.integration
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=1)
-KEY = ApiKey("key_1", "acme", "laptop", hash_secret("secret"), NOW)
 MODEL = Model("acme/smol", frozenset({"chat"}), 2048, (Deployment("smol-1", "chat", "http://chat", 1, 100),))
 
 
 @pytest.fixture
-def repository(database: Database) -> GatewayRepository:
-    return GatewayRepository(database)
+def repository(database: Database) -> ReadModelsRepository:
+    return ReadModelsRepository(database)
 
 
 @pytest.fixture
-async def changes(repository: GatewayRepository) -> AsyncIterator[AsyncIterator[Snapshot]]:
+async def changes(repository: ReadModelsRepository) -> AsyncIterator[AsyncIterator[Snapshot]]:
     """What the repository tells of, after the first whole snapshot."""
     changes = repository.changes()
     async with asyncio.timeout(20):
-        assert await anext(changes) == Snapshot(whole=True)
+        assert await anext(changes) == Snapshot(whole=True, settled=None)
         yield changes
 
 
-async def test_the_newest_balance_stays(repository: GatewayRepository) -> None:
+async def test_the_newest_balance_stays(repository: ReadModelsRepository) -> None:
     await repository.save_accounts({"acme": Account(5, version=2), "other": Account(1, version=1)})
     await repository.save_accounts({"acme": Account(9, version=1), "other": Account(-3, version=2)})
     assert (await repository.read()).accounts == {"acme": Account(5, 2), "other": Account(-3, 2)}
 
 
-async def test_the_latest_registration_of_a_model_stays(repository: GatewayRepository) -> None:
+async def test_the_latest_registration_of_a_model_stays(repository: ReadModelsRepository) -> None:
     await repository.save_model(MODEL, LATER)
     await repository.save_model(replace(MODEL, context_length=1), NOW)
     assert (await repository.read()).models == {MODEL.id: MODEL}
@@ -49,7 +47,7 @@ async def test_the_latest_registration_of_a_model_stays(repository: GatewayRepos
     assert (await repository.read()).models == {MODEL.id: renewed}
 
 
-async def test_prices_are_kept_in_the_order_in_which_they_begin(repository: GatewayRepository) -> None:
+async def test_prices_are_kept_in_the_order_in_which_they_begin(repository: ReadModelsRepository) -> None:
     second = Price("price-2", {"input_tokens": 7}, LATER.timestamp())
     first = Price("price-1", {"input_tokens": 5, "output_tokens": 9}, NOW.timestamp())
     await repository.save_price(MODEL.id, second)
@@ -58,17 +56,15 @@ async def test_prices_are_kept_in_the_order_in_which_they_begin(repository: Gate
     assert (await repository.read()).prices == {MODEL.id: (first, second)}
 
 
-async def test_the_latest_observation_of_health_stays(repository: GatewayRepository) -> None:
+async def test_the_latest_observation_of_health_stays(repository: ReadModelsRepository) -> None:
     await repository.save_health("smol-1", usable=False, observed_at=LATER)
     await repository.save_health("smol-1", usable=True, observed_at=NOW)
     assert (await repository.read()).usable == {"smol-1": False}
 
 
-async def test_every_change_is_told(repository: GatewayRepository, changes: AsyncIterator[Snapshot]) -> None:
-    await repository.add_key(KEY)
-    assert await anext(changes) == Snapshot(keys={KEY.id: KEY})
-    await repository.revoke_key("acme", KEY.id, LATER)
-    assert await anext(changes) == Snapshot(keys={KEY.id: replace(KEY, revoked_at=LATER)})
+async def test_every_change_is_told(
+    repository: ReadModelsRepository, changes: AsyncIterator[Snapshot]
+) -> None:
     await repository.save_accounts({"acme": Account(5, version=2)})
     assert await anext(changes) == Snapshot(accounts={"acme": Account(5, 2)})
     await repository.save_model(MODEL, NOW)
@@ -81,7 +77,7 @@ async def test_every_change_is_told(repository: GatewayRepository, changes: Asyn
 
 
 async def test_what_changes_nothing_is_not_told(
-    repository: GatewayRepository, changes: AsyncIterator[Snapshot]
+    repository: ReadModelsRepository, changes: AsyncIterator[Snapshot]
 ) -> None:
     await repository.save_accounts({"acme": Account(5, version=2)})
     await repository.save_accounts({"acme": Account(5, version=2)})
@@ -93,7 +89,7 @@ async def test_what_changes_nothing_is_not_told(
 
 
 async def test_many_changes_are_told_in_several_parts(
-    repository: GatewayRepository, changes: AsyncIterator[Snapshot]
+    repository: ReadModelsRepository, changes: AsyncIterator[Snapshot]
 ) -> None:
     accounts = {f"{number:032}": Account(number, 1) for number in range(250)}
     await repository.save_accounts(accounts)
@@ -103,11 +99,11 @@ async def test_many_changes_are_told_in_several_parts(
 
 
 async def test_what_is_rolled_back_is_not_told(
-    repository: GatewayRepository, changes: AsyncIterator[Snapshot]
+    repository: ReadModelsRepository, changes: AsyncIterator[Snapshot]
 ) -> None:
     async def fail() -> None:
         async with repository.transaction() as tx:
-            await tx.add_key(KEY)
+            await tx.save_accounts({"acme": Account(4, 1)})
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -117,18 +113,18 @@ async def test_what_is_rolled_back_is_not_told(
 
 
 async def test_after_a_lost_connection_everything_is_read_anew(
-    repository: GatewayRepository, database: Database, changes: AsyncIterator[Snapshot]
+    repository: ReadModelsRepository, database: Database, changes: AsyncIterator[Snapshot]
 ) -> None:
     await database.pool.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity"
         " where datname = current_database() and pid <> pg_backend_pid()"
     )
     await database.pool.execute("insert into accounts values ('acme', 5, 1)")  # which nobody is told of
-    assert await anext(changes) == Snapshot(whole=True, accounts={"acme": Account(5, 1)})
+    assert await anext(changes) == Snapshot(whole=True, settled=None, accounts={"acme": Account(5, 1)})
 
 
 async def test_a_database_that_is_not_ready_is_waited_for(
-    repository: GatewayRepository, database: Database, caplog: pytest.LogCaptureFixture
+    repository: ReadModelsRepository, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     await database.pool.execute("alter table accounts rename to later")
     changes = repository.changes()
@@ -137,4 +133,4 @@ async def test_a_database_that_is_not_ready_is_waited_for(
         while "has to wait" not in caplog.text:
             await database.ping()
         await database.pool.execute("alter table later rename to accounts")
-        assert await first == Snapshot(whole=True)
+        assert await first == Snapshot(whole=True, settled=None)

@@ -6,11 +6,13 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated
+from dozen.credits.v1.credits_events_pb2 import AccountOpened, BalanceChanged, CreditsGranted, UsageRated
 from dozen.credits.v1.credits_pb2 import Balance
 from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
 from dozen.models.v1.models_pb2 import HEALTH_UNHEALTHY
 from dozen_chassis.events import Delivery
+from dozen_gateway.domain.holds import Settlement
+from dozen_gateway.domain.route_table import TOKENS
 from dozen_gateway.domain.state import Account, Deployment, Model, Price
 from dozen_gateway.service.read_models import ReadModelService
 
@@ -26,8 +28,23 @@ async def on_credits_granted(event: CreditsGranted, _: Delivery, read_models: Re
 
 
 async def on_usage_rated(event: UsageRated, _: Delivery, read_models: ReadModelService) -> None:
-    """Take over the balances of accounts that were charged."""
+    """Take over the balances of accounts that were charged, and which requests are settled."""
     await read_models.record_accounts(_accounts(event.balances))
+    await read_models.record_settlements(
+        {
+            charge.usage.request_id: Settlement(
+                charge.usage.lease_id,
+                charge.leased_nano_credits,
+                sum(charge.usage.quantities[unit] for unit in TOKENS if unit in charge.usage.quantities),
+            )
+            for charge in event.charges
+        }
+    )
+
+
+async def on_balance_changed(event: BalanceChanged, _: Delivery, read_models: ReadModelService) -> None:
+    """Take over a balance that was corrected, refunded or has expired."""
+    await read_models.record_accounts(_accounts([event.balance]))
 
 
 async def on_model_registered(
@@ -84,6 +101,7 @@ HANDLERS: Mapping[type[Message], Callable[[Any, Delivery, ReadModelService], Awa
     AccountOpened: on_account_opened,
     CreditsGranted: on_credits_granted,
     UsageRated: on_usage_rated,
+    BalanceChanged: on_balance_changed,
     ModelRegistered: on_model_registered,
     PriceChanged: on_price_changed,
     DeploymentHealthChanged: on_deployment_health_changed,

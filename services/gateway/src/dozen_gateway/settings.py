@@ -14,6 +14,14 @@ class Settings(AdmittedSettings):
     service_addresses: dict[str, str] = Field(
         description="JSON object of services to their base URLs; a model's requests go to its deployment's."
     )
+    credits_address: str = Field(description="Host and port of credits' gRPC.")
+    credits_token: SecretStr = Field(description="Token that this service shows credits.")
+    longest_request_seconds: float = Field(
+        1200, gt=0, description="How long after its admission has expired a request may still be settled."
+    )
+    max_state_age_seconds: float = Field(
+        300, gt=0, description="How long decisions go on without word from the database."
+    )
     max_audio_body_bytes: int = Field(
         26 * 1024 * 1024, description="Largest body of a request under /v1/audio/."
     )

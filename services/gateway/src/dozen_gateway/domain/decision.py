@@ -5,10 +5,22 @@ from dataclasses import dataclass, field
 from random import Random
 
 from dozen_gateway.domain import rejections
-from dozen_gateway.domain.keys import ApiKey, is_secret_of, mask_key, read_key
+from dozen_gateway.domain.bounds import Asked, Bound, bound_tokens, bound_units
+from dozen_gateway.domain.keys import (
+    ApiKey,
+    allows_endpoint,
+    allows_model,
+    is_secret_of,
+    is_usable,
+    mask_key,
+    read_key,
+)
+from dozen_gateway.domain.promises import NOTHING, Promise, Shortage, promise
 from dozen_gateway.domain.rejections import Rejection
 from dozen_gateway.domain.route_table import Route, endpoints, find_route
 from dozen_gateway.domain.state import Deployment, Model, Price, State
+
+_NOTHING = Asked(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +33,7 @@ class Facts:
     model: str = ""
     """Empty where the body names none."""
     stream: bool = False
-    max_tokens: int | None = None
-    choices: int = 1
-    body_bytes: int = 0
+    asked: Asked = _NOTHING
     client_address: str = ""
     api_key: str = field(default="", repr=False)
     """The whole key, as the client sent it."""
@@ -41,7 +51,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The request may go to its service."""
+    """The request may go to its service, once what it promises is taken."""
 
     service: str
     account: str
@@ -50,6 +60,7 @@ class Admitted:
     price: str | None = None
     deployments: tuple[Deployment, ...] = ()
     """Where to go: the primary, then the fallbacks; none where the service is the same for everyone."""
+    promise: Promise = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,63 +69,88 @@ class _Offer:
     price: Price
 
 
-def decide(facts: Facts, state: State, now: float, draw: Random) -> Admitted | Rejection:
-    """Admit or reject a request; `now` is in Unix seconds, `draw` picks among equal deployments."""
-    caller = identify(facts, state)
+def decide(
+    facts: Facts, state: State, now: float, monotonic: float, draw: Random
+) -> Admitted | Rejection | Shortage:
+    """Decide on a request; `now` is in Unix seconds, `draw` picks among equal deployments."""
+    caller = identify(facts, state, now)
     if isinstance(caller, Rejection):
         return caller
     route, key = caller.route, caller.key
     if not route.price_class:
         return Admitted(route.service, key.account, key.id)
-    offer = _offer(facts, route, state, now)
+    offer = _offer(facts, route, key, state, now)
     if isinstance(offer, Rejection):
         return offer
-    account = state.accounts.get(key.account)
-    if account is None or account.available_nano_credits <= 0:
-        return rejections.insufficient_quota()
     deployments = _deployments(offer.model, route.service, state, draw)
     if not deployments:
         return rejections.model_unavailable(offer.model.id)
-    return Admitted(route.service, key.account, key.id, offer.model.id, offer.price.id, tuple(deployments))
+    promised = promise(_bound(facts, route, offer), key, offer.model.id, state, monotonic)
+    if not isinstance(promised, Promise):
+        return promised
+    return Admitted(
+        route.service, key.account, key.id, offer.model.id, offer.price.id, tuple(deployments), promised
+    )
 
 
-def identify(facts: Facts, state: State) -> Caller | Rejection:
+def identify(facts: Facts, state: State, now: float) -> Caller | Rejection:
     """Find who asks for which route: the first half of a decision, which needs nothing of the body."""
     route = find_route(facts.method, facts.path)
     if isinstance(route, Rejection):
         return route
     if not state.loaded:
         return rejections.not_ready()
-    key = _by_id(facts.key_id, state) if facts.key_id else _by_secret(facts.api_key, state)
-    return key if isinstance(key, Rejection) else Caller(route, key)
+    if now > state.trusted_until:
+        return rejections.state_too_old()
+    key = _by_id(facts.key_id, state, now) if facts.key_id else _by_secret(facts.api_key, state, now)
+    if isinstance(key, Rejection):
+        return key
+    if not allows_endpoint(key, facts.path):
+        return rejections.endpoint_not_allowed(facts.method, route.pattern)
+    return Caller(route, key)
 
 
-def _by_secret(api_key: str, state: State) -> ApiKey | Rejection:
+def _by_secret(api_key: str, state: State, now: float) -> ApiKey | Rejection:
     if not api_key:
         return rejections.no_api_key()
     parts = read_key(api_key)
     key = state.keys.get(parts.id) if parts else None
-    if parts is None or key is None or not is_secret_of(key, parts) or key.revoked_at is not None:
+    if parts is None or key is None or not is_secret_of(key, parts, now) or not is_usable(key, now):
         return rejections.wrong_api_key(mask_key(api_key))
     return key
 
 
-def _by_id(key_id: str, state: State) -> ApiKey | Rejection:
+def _by_id(key_id: str, state: State, now: float) -> ApiKey | Rejection:
     key = state.keys.get(key_id)
-    return key if key is not None and key.revoked_at is None else rejections.wrong_api_key(mask_key(key_id))
+    return key if key is not None and is_usable(key, now) else rejections.wrong_api_key(mask_key(key_id))
 
 
-def _offer(facts: Facts, route: Route, state: State, now: float) -> _Offer | Rejection:
+def _offer(facts: Facts, route: Route, key: ApiKey, state: State, now: float) -> _Offer | Rejection:
     if not facts.model:
         return rejections.no_model()
     model = state.models.get(facts.model)
     if model is None:
         return rejections.unknown_model(facts.model)
+    if not allows_model(key, model.id):
+        return rejections.model_not_allowed(model.id)
     if route.capability not in model.capabilities:
         operation = f"{route.method} {route.pattern}"
         return rejections.model_cannot(model.id, operation, endpoints(model.capabilities))
     price = state.price(model.id, now)
     return _Offer(model, price) if price else rejections.no_price(model.id)
+
+
+def _bound(facts: Facts, route: Route, offer: _Offer) -> Bound:
+    price = offer.price.nano_credits
+    if route.unit is not None:
+        return bound_units(facts.asked, route.unit, price)
+    return bound_tokens(
+        facts.asked,
+        offer.model.context_length,
+        price,
+        template=route.capability == "chat",
+        answers="output_tokens" in route.price_class,
+    )
 
 
 def _deployments(model: Model, service: str, state: State, draw: Random) -> Sequence[Deployment]:

@@ -1,7 +1,10 @@
 """Why a request is refused, in the words of OpenAI's API."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from dozen_gateway.domain.limits import Exceeded
 
 _SHOWN_CHARACTERS = 100
 
@@ -37,6 +40,12 @@ def not_ready() -> Rejection:
     return _unavailable("not_ready", message, seconds=1)
 
 
+def state_too_old() -> Rejection:
+    """Say that the gateway has not heard from its database for too long to trust what it knew."""
+    message = "The gateway cannot reach its database and does not decide any more; try again later."
+    return _unavailable("state_too_old", message, seconds=5)
+
+
 def no_api_key() -> Rejection:
     """Say that the request names no API key."""
     return Rejection(
@@ -52,6 +61,15 @@ def wrong_api_key(masked: str) -> Rejection:
     return Rejection(401, "invalid_api_key", f"Incorrect API key provided: {masked}.")
 
 
+def endpoint_not_allowed(method: str, pattern: str) -> Rejection:
+    """Say that the key is for other endpoints."""
+    return Rejection(
+        403,
+        "insufficient_permissions",
+        f"You have insufficient permissions: this key may not {method} {pattern}.",
+    )
+
+
 def no_model() -> Rejection:
     """Say that the body names no model."""
     return Rejection(400, "missing_required_parameter", "You must provide a model parameter.", param="model")
@@ -60,6 +78,12 @@ def no_model() -> Rejection:
 def unknown_model(model: str) -> Rejection:
     """Say that the catalogue has no such model."""
     return _model_not_found(f"The model `{_shown(model)}` does not exist or you do not have access to it.")
+
+
+def model_not_allowed(model: str) -> Rejection:
+    """Say that the key is for other models."""
+    message = f"This key does not have access to the model `{model}`."
+    return Rejection(403, "model_not_found", message, param="model")
 
 
 def model_cannot(model: str, operation: str, serves: Sequence[str]) -> Rejection:
@@ -83,6 +107,57 @@ def insufficient_quota() -> Rejection:
         type="insufficient_quota",
         headers={"x-should-retry": "false"},
     )
+
+
+def no_budget() -> Rejection:
+    """Say that either the account or the budget of the key does not pay for the request."""
+    return Rejection(
+        429,
+        "budget_exceeded",
+        "You exceeded your current quota: the key's budget or the account has too little left.",
+        type="insufficient_quota",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def rate_limited(exceeded: Exceeded, headers: Mapping[str, str]) -> Rejection:
+    """Say which limit is reached, and when to try again; a request that is too large never fits."""
+    subject, limit, amount, _ = exceeded.cost
+    what = f"{subject.measure.words} of this {subject.kind.words} (limit {limit})"
+    if exceeded.too_large:
+        return Rejection(
+            429,
+            "rate_limit_exceeded",
+            f"Request too large for the {what}: it counts up to {amount}; ask for fewer tokens.",
+            type=str(subject.measure),
+            headers={**headers, "x-should-retry": "false"},
+        )
+    seconds = math.ceil(exceeded.retry_after)
+    return Rejection(
+        429,
+        "rate_limit_exceeded",
+        f"Rate limit reached for the {what}. Please try again in {seconds} s.",
+        type=str(subject.measure),
+        headers={
+            **headers,
+            "retry-after": str(seconds),
+            "retry-after-ms": str(math.ceil(exceeded.retry_after * 1000)),
+        },
+    )
+
+
+def credits_unavailable() -> Rejection:
+    """Say that nobody can tell whether the account pays; what was promised before goes on."""
+    message = (
+        "The credits service does not answer, so this request cannot be paid for; try again in a moment."
+    )
+    return _unavailable("credits_unavailable", message, seconds=1)
+
+
+def limits_unavailable() -> Rejection:
+    """Say that nobody can tell whether the limits have room."""
+    message = "Rate limits cannot be counted at the moment; try again in a moment."
+    return _unavailable("limits_unavailable", message, seconds=1)
 
 
 def model_unavailable(model: str) -> Rejection:

@@ -12,6 +12,7 @@ PriceClass = frozenset[str]
 
 FREE: PriceClass = frozenset()
 TOKENS: PriceClass = frozenset({"input_tokens", "cached_input_tokens", "output_tokens"})
+INPUT_TOKENS: PriceClass = frozenset({"input_tokens", "cached_input_tokens"})
 IMAGES: PriceClass = frozenset({"images"})
 AUDIO_TIME: PriceClass = frozenset({"audio_milliseconds"})
 CHARACTERS: PriceClass = frozenset({"characters"})
@@ -28,11 +29,16 @@ class Route:
     capability: str | None = None
     """What the model named in the body must be able to do; None where the body names no model."""
 
+    @property
+    def unit(self) -> str | None:
+        """Give the unit that it is charged in alone, where that is none of tokens."""
+        return next(iter(self.price_class)) if len(self.price_class) == 1 else None
+
 
 ROUTES = (
     Route("POST", "/v1/chat/completions", "chat", TOKENS, "chat"),
     Route("POST", "/v1/completions", "completion", TOKENS, "completion"),
-    Route("POST", "/v1/embeddings", "embeddings", TOKENS, "embeddings"),
+    Route("POST", "/v1/embeddings", "embeddings", INPUT_TOKENS, "embeddings"),
     Route("POST", "/v1/images/analyses", "images", IMAGES, "images.analyses"),
     Route("POST", "/v1/audio/transcriptions", "audio", AUDIO_TIME, "audio.transcriptions"),
     Route("POST", "/v1/audio/speech", "audio", CHARACTERS, "audio.speech"),
@@ -52,8 +58,14 @@ ROUTES = (
     Route("DELETE", "/v1/files/{id}", "storage", FREE),
     Route("GET", "/v1/files/{id}/content", "storage", FREE),
     Route("GET", "/v1/events", "events", FREE),
+    Route("GET", "/v1/invoices", "credits", FREE),
+    Route("GET", "/v1/invoices/{id}", "credits", FREE),
+    Route("GET", "/v1/invoices/{id}/statement", "credits", FREE),
     Route("POST", "/v1/keys", "gateway", FREE),
     Route("GET", "/v1/keys", "gateway", FREE),
+    Route("GET", "/v1/keys/{id}", "gateway", FREE),
+    Route("POST", "/v1/keys/{id}", "gateway", FREE),
+    Route("POST", "/v1/keys/{id}/rotate", "gateway", FREE),
     Route("DELETE", "/v1/keys/{id}", "gateway", FREE),
 )
 

@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from dozen_gateway.domain.holds import Holds
 from dozen_gateway.domain.keys import ApiKey
+from dozen_gateway.domain.leases import Purse
+from dozen_gateway.domain.limits import AccountLimits
+from dozen_gateway.domain.permits import Permits
 
 Fact = TypeVar("Fact")
 
@@ -62,27 +66,52 @@ class Snapshot:
     """The prices of each model, the oldest first."""
     usable: Mapping[str, bool] = field(default_factory=dict)
     """Whether a deployment may take requests; one that is not named here may."""
+    account_limits: Mapping[str, AccountLimits] = field(default_factory=dict)
+    settled: frozenset[str] | None = frozenset()
+    """Requests that were settled; None where any may have been."""
 
 
 class State:
-    """The latest that is known of everything."""
+    """The latest that is known of everything, and what this replica has promised."""
 
     def __init__(self) -> None:
         self.loaded = False
+        self.trusted_until = float("inf")
+        """Unix seconds; past it, what is known is too old to decide by."""
         self.keys: dict[str, ApiKey] = {}
         self.accounts: dict[str, Account] = {}
         self.models: dict[str, Model] = {}
         self.prices: dict[str, tuple[Price, ...]] = {}
         self.usable: dict[str, bool] = {}
+        self.account_limits: dict[str, AccountLimits] = {}
+        self.purses: dict[tuple[str, str], Purse] = {}
+        """By account and, where it has a budget, key."""
+        self.holds = Holds()
+        self.permits = Permits()
 
     def learn(self, snapshot: Snapshot) -> None:
         """Take over what a snapshot says; a whole one replaces all."""
-        _learn(self.keys, snapshot.keys, snapshot.whole)
-        _learn(self.accounts, snapshot.accounts, snapshot.whole)
+        _learn(self.keys, _latest(self.keys, snapshot.keys), snapshot.whole)
+        self.learn_balances(snapshot.accounts)
         _learn(self.models, snapshot.models, snapshot.whole)
         _learn(self.prices, snapshot.prices, snapshot.whole)
         _learn(self.usable, snapshot.usable, snapshot.whole)
+        _learn(self.account_limits, snapshot.account_limits, snapshot.whole)
         self.loaded = self.loaded or snapshot.whole
+
+    def learn_balances(self, accounts: Mapping[str, Account]) -> None:
+        """Take over balances that are newer than those known: they come from the database and with leases."""
+        for account_id, account in accounts.items():
+            known = self.accounts.get(account_id)
+            if known is None or known.version < account.version:
+                self.accounts[account_id] = account
+
+    def purse(self, account: str, key: str) -> Purse:
+        """Give the purse of an account, or of a key of it that has a budget."""
+        purse = self.purses.get((account, key))
+        if purse is None:
+            purse = self.purses[account, key] = Purse(account, key)
+        return purse
 
     def price(self, model: str, now: float) -> Price | None:
         """Give the price of a model that is in force."""
@@ -94,3 +123,11 @@ def _learn(known: dict[str, Fact], news: Mapping[str, Fact], whole: bool) -> Non
     if whole:
         known.clear()
     known.update(news)
+
+
+def _latest(known: Mapping[str, ApiKey], news: Mapping[str, ApiKey]) -> dict[str, ApiKey]:
+    """Give each key as it is newest: who changes one tells of it before the database does."""
+    return {
+        id: key if (other := known.get(id)) is None or other.version <= key.version else other
+        for id, key in news.items()
+    }

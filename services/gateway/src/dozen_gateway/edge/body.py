@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 from python_multipart.exceptions import FormParserError
@@ -11,13 +10,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Receive
 
 from dozen_chassis.errors import InvalidRequest, ServiceError
-from dozen_gateway.errors import ClientLeft
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
-_MOST_PARTS = 100
-_MOST_MODEL_BYTES = 1024
+from dozen_gateway.domain.bounds import Asked
+from dozen_gateway.edge.form import ModelField
+from dozen_gateway.errors.edge import ClientLeft
 
 
 class ClientBody:
@@ -56,22 +51,21 @@ class ClientBody:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a body asks for."""
+class Question:
+    """What a body asks for, and of whom."""
 
-    model: str = ""
+    model: str
+    asked: Asked
     stream: bool = False
-    max_tokens: int | None = None
-    choices: int = 1
 
 
-async def read_asked(body: ClientBody, content_type: str) -> tuple[bytes, Asked]:
+async def read_question(body: ClientBody, content_type: str) -> tuple[bytes, Question]:
     """Read a body, a form or else JSON, and what it asks for."""
     kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
         return await _read_form(body, options.get(b"boundary", b""))
     whole = await body.read()
-    return whole, _asked(whole)
+    return whole, _question(whole)
 
 
 class _Json(msgspec.Struct):
@@ -80,12 +74,28 @@ class _Json(msgspec.Struct):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
+    best_of: int | None = None
+    n_cmpl: int | None = None
+    """What llama.cpp calls `n`."""
+    prompt: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+
+
+class _Part(msgspec.Struct):
+    type: str
+
+
+class _Message(msgspec.Struct):
+    content: str | list[_Part] | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Json)
+_MESSAGES = msgspec.json.Decoder(list[_Message])
+_PROMPTS = msgspec.json.Decoder(list[msgspec.Raw])
+_TEXTS = {"text", "input_text", "output_text", "refusal"}
 
 
-def _asked(body: bytes) -> Asked:
+def _question(body: bytes) -> Question:
     try:
         fields = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -95,76 +105,40 @@ def _asked(body: bytes) -> Asked:
             param=place.removesuffix("`") or None,
         ) from error
     most = fields.max_tokens if fields.max_completion_tokens is None else fields.max_completion_tokens
-    choices = 1 if fields.n is None else fields.n
-    return Asked(fields.model or "", bool(fields.stream), most, choices)
+    each = max(1 if fields.n is None else fields.n, fields.best_of or 0, fields.n_cmpl or 0)
+    asked = Asked(len(body), _prompts(fields.prompt) * each, most, _media_parts(fields.messages))
+    return Question(fields.model or "", asked, bool(fields.stream))
 
 
-async def _read_form(body: ClientBody, boundary: bytes) -> tuple[bytes, Asked]:
-    form, chunks = _Form(), []
+def _prompts(prompt: msgspec.Raw) -> int:
+    """Count the prompts; a list of token ids is one."""
+    if bytes(memoryview(prompt)[:1]) != b"[":
+        return 1
+    prompts = _PROMPTS.decode(prompt)
+    return len(prompts) if prompts and bytes(memoryview(prompts[0])[:1]) in (b'"', b"[") else 1
+
+
+def _media_parts(messages: msgspec.Raw) -> int:
+    """Count the parts of the content that are no text; what cannot be read may be one."""
+    if not memoryview(messages):
+        return 0
+    try:
+        contents = [message.content for message in _MESSAGES.decode(messages)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 1
+    return sum(
+        part.type not in _TEXTS for content in contents if isinstance(content, list) for part in content
+    )
+
+
+async def _read_form(body: ClientBody, boundary: bytes) -> tuple[bytes, Question]:
+    form, chunks = ModelField(), []
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for chunk in body.chunks():
             parser.write(chunk)
             chunks.append(chunk)
-        return b"".join(chunks), Asked(form.model())
+        whole = b"".join(chunks)
+        return whole, Question(form.model(), Asked(len(whole)))
     except (FormParserError, UnicodeDecodeError) as error:
         raise InvalidRequest("The request body is not a valid form.") from error
-
-
-class _Form:
-    """Picks the field `model` out of a form, and keeps nothing else of it."""
-
-    def __init__(self) -> None:
-        self._parts = 0
-        self._header = b""
-        self._value = b""
-        self._is_model = False
-        self._models: list[bytes] = []
-        self._complete = False
-
-    def callbacks(self) -> "MultipartCallbacks":
-        """Give the callbacks for the parser."""
-        return {
-            "on_part_begin": self._on_part_begin,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_part_data": self._on_part_data,
-            "on_end": self._on_end,
-        }
-
-    def model(self) -> str:
-        """Give the model; empty where the form names none."""
-        # Two of them could be read as one by us and as the other by the service.
-        if not self._complete or len(self._models) > 1:
-            raise FormParserError
-        return self._models[0].decode() if self._models else ""
-
-    def _on_part_begin(self) -> None:
-        self._parts += 1
-        self._is_model = False
-        if self._parts > _MOST_PARTS:
-            raise FormParserError
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            _, options = parse_options_header(self._value)
-            if options.get(b"name") == b"model":
-                self._is_model = True
-                self._models.append(b"")
-        self._header = self._value = b""
-
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._is_model:
-            self._models[-1] += data[start:end]
-            if len(self._models[-1]) > _MOST_MODEL_BYTES:
-                raise FormParserError
-
-    def _on_end(self) -> None:
-        self._complete = True

@@ -12,9 +12,10 @@ from dozen_chassis.errors import NotAdmitted, ServiceError
 from dozen_chassis.http import send_error
 from dozen_gateway.domain.decision import Facts
 from dozen_gateway.domain.rejections import Rejection
-from dozen_gateway.edge.body import ClientBody, read_asked
+from dozen_gateway.edge.body import ClientBody, read_question
 from dozen_gateway.edge.forwarder import Answer, Forwarder
-from dozen_gateway.errors import Rejected
+from dozen_gateway.errors.decisions import Rejected
+from dozen_gateway.errors.edge import ServiceUnreachable
 from dozen_gateway.service.decisions import DecisionService
 
 OWN_SERVICE = "gateway"
@@ -65,25 +66,26 @@ class Edge:
         scope["route_name"] = route.pattern
         body, content = ClientBody(receive), None
         if route.capability is not None:
-            content, asked = await read_asked(body, headers.get(b"content-type", b"").decode("latin-1"))
-            facts = replace(
-                facts,
-                model=asked.model,
-                stream=asked.stream,
-                max_tokens=asked.max_tokens,
-                choices=asked.choices,
-                body_bytes=len(content),
-            )
-        decision = self._decisions.decide(facts, scope["request_id"])
+            kind = headers.get(b"content-type", b"").decode("latin-1")
+            content, question = await read_question(body, kind)
+            facts = replace(facts, model=question.model, stream=question.stream, asked=question.asked)
+        decision = await self._decisions.decide(facts, scope["request_id"])
         if isinstance(decision, Rejection):
             raise Rejected(decision)
+        answer.add_headers(decision.answer_headers)
         if decision.service == OWN_SERVICE:
             scope["admission"] = decision.admission
             await self._app(scope, receive, answer.send)
             return
         if content is None and not _has_body(headers):
             content = await body.read()
-        await self._forwarder.forward(scope, decision, body, content, answer)
+        try:
+            await self._forwarder.forward(scope, decision, body, content, answer)
+        except ServiceUnreachable:
+            self._decisions.finish(scope["request_id"], unsent=True)
+            raise
+        finally:
+            self._decisions.finish(scope["request_id"])
 
     def _is_admitted_to_us(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         """Tell whether a request comes with an admission to our own routes, as from Kong."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -14,7 +14,7 @@ from yarl import URL
 from dozen_chassis.admission import PREFIX, REQUEST_ID_HEADER
 from dozen_chassis.telemetry import current_trace_headers
 from dozen_gateway.edge.body import ClientBody
-from dozen_gateway.errors import ClientLeft, ServiceUnavailable
+from dozen_gateway.errors.edge import ClientLeft, ServiceUnavailable, ServiceUnreachable
 from dozen_gateway.service.decisions import Passage
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,17 @@ class Answer:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._headers: list[tuple[bytes, bytes]] = []
         self.started = False
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Give the answer headers of the gateway's own."""
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer."""
+        if not self.started and self._headers:
+            message["headers"] = [*message["headers"], *self._headers]
         self.started = True
         await self._send(message)
 
@@ -115,6 +122,8 @@ class Forwarder:
                 raise body.failure from error
             FORWARDED.labels(passage.service, "unavailable").inc()
             log.warning("%s does not answer: %r", passage.service, error)
+            if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                raise ServiceUnreachable() from error
             raise ServiceUnavailable() from error
         async with response:
             headers = _response_headers(response.raw_headers)

@@ -1,27 +1,50 @@
 """Decisions on requests, and the signed headers of those that are admitted."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from dozen_chassis.admission import Admission
 from dozen_chassis.errors import InvalidRequest
 from dozen_chassis.signing import derive_key
+from dozen_gateway.domain import rejections
 from dozen_gateway.domain.decision import Admitted, Facts, decide, identify
+from dozen_gateway.domain.limits import Cost
+from dozen_gateway.domain.promises import Shortage
 from dozen_gateway.domain.rejections import Rejection
 from dozen_gateway.domain.route_table import ROUTES, Route
 from dozen_gateway.domain.state import State
+from dozen_gateway.errors.decisions import CreditsUnavailable, LimitsUnavailable
+from dozen_gateway.service.holds import HoldService
+from dozen_gateway.service.leases import LeaseService
 
 DECISIONS = Counter("dozen_gateway_decisions", "Decisions on requests.", ["outcome", "code"])
+SHORTAGES = Histogram(
+    "dozen_gateway_shortage_seconds", "Time that decisions waited for leases or permits.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)  # fmt: skip
 
 DEFAULT_LIFETIME_SECONDS = 60.0
 LONGEST_LIFETIME_SECONDS = 24 * 3600.0
+SHORTAGE_SECONDS = 2.5
+"""How long a decision waits at most for what is short."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_ROUNDS = 5
+
+
+class Limiter(Protocol):
+    """Where permits come from."""
+
+    async def draw(self, costs: tuple[Cost, ...]) -> None:
+        """Fetch what is missing; raise `LimitsUnavailable` where nobody can tell."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,62 +57,121 @@ class Passage:
     admission: Admission
     headers: Mapping[str, str]
     """The admission, signed."""
+    answer_headers: Mapping[str, str]
+    """For the client: how much its limits leave."""
 
 
 class DecisionService:
-    """Decides on requests from what is in memory; it waits for nothing."""
+    """Decides on requests from what is in memory; it waits only where a lease or permits are short."""
 
     def __init__(
         self,
         state: State,
+        leases: LeaseService,
+        limiter: Limiter,
+        holds: HoldService,
         addresses: Mapping[str, str],
         master_key: bytes,
         *,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         draw: Random | None = None,
     ) -> None:
         services = {route.service for route in ROUTES}
         if missing := services - set(addresses):
             raise ValueError(f"There is no address of {', '.join(sorted(missing))}.")
         self._state = state
+        self._leases = leases
+        self._limiter = limiter
+        self._holds = holds
         self._addresses = addresses
         self._keys = {service: derive_key(master_key, f"admission:{service}") for service in services}
         self._clock = clock
+        self._monotonic = monotonic
         self._draw = draw or Random()
+        self._admitted = DECISIONS.labels("admitted", "")
 
     def identify(self, facts: Facts) -> Route | Rejection:
         """Find the route of a request, or reject it, before its body is read."""
-        caller = identify(facts, self._state)
+        caller = identify(facts, self._state, self._clock())
         if isinstance(caller, Rejection):
             return _count(caller)
         return caller.route
 
-    def decide(
+    async def decide(
         self, facts: Facts, request_id: str, lifetime: float = DEFAULT_LIFETIME_SECONDS
     ) -> Passage | Rejection:
-        """Admit or reject a request, which is charged under the id; `lifetime` is in seconds."""
+        """Admit or reject a request, which is charged under the id; `lifetime` is in seconds.
+
+        What the request may cost is held from then on, until it is settled or `finish` says that it was
+        never sent.
+        """
         if not _REQUEST_ID.fullmatch(request_id):
             raise InvalidRequest(
                 "A request id has 1 to 128 letters, digits and characters of _.:-", param="request_id"
             )
         if lifetime <= 0:
             raise InvalidRequest("An admission must live for some time.", param="time_to_live")
-        now = self._clock()
-        decision = decide(facts, self._state, now, self._draw)
+        lifetime = min(lifetime, LONGEST_LIFETIME_SECONDS)
+        decision = self._decide(facts)
+        if isinstance(decision, Shortage):
+            return await self._decide_in_turn(facts, request_id, lifetime, decision)
+        return self._conclude(decision, facts, request_id, lifetime)
+
+    def finish(self, request_id: str, *, unsent: bool = False) -> None:
+        """Note that an admitted request has ended, or that no service was given it."""
+        self._holds.finish(request_id, unsent=unsent)
+
+    def _decide(self, facts: Facts) -> Admitted | Rejection | Shortage:
+        return decide(facts, self._state, self._clock(), self._monotonic(), self._draw)
+
+    async def _decide_in_turn(
+        self, facts: Facts, request_id: str, lifetime: float, shortage: Shortage
+    ) -> Passage | Rejection:
+        with SHORTAGES.time():
+            try:
+                async with (
+                    asyncio.timeout(SHORTAGE_SECONDS),
+                    self._leases.turn(shortage.account, shortage.purse_key) as purse,
+                ):
+                    for _ in range(_ROUNDS):
+                        decision = self._decide(facts)
+                        if not isinstance(decision, Shortage):
+                            # Without a pause since the decision, so that nobody else has taken what it found.
+                            return self._conclude(decision, facts, request_id, lifetime)
+                        if decision.missing_nano_credits:
+                            await self._leases.supply(purse, decision.nano_credits)
+                        if decision.permits:
+                            await self._limiter.draw(decision.permits)
+            except LimitsUnavailable:
+                return _count(rejections.limits_unavailable())
+            except (CreditsUnavailable, TimeoutError):
+                pass
+        return _count(rejections.credits_unavailable())
+
+    def _conclude(
+        self, decision: Admitted | Rejection, facts: Facts, request_id: str, lifetime: float
+    ) -> Passage | Rejection:
         if isinstance(decision, Rejection):
             return _count(decision)
-        DECISIONS.labels("admitted", "").inc()
-        expires_at = int(now + min(lifetime, LONGEST_LIFETIME_SECONDS))
-        return self._passage(decision, f"{facts.method} {facts.path}", request_id, expires_at)
+        self._admitted.inc()
+        self._holds.open(request_id, decision, lifetime)
+        if decision.promise.purse is not None:
+            self._leases.top_up(decision.promise.purse)
+        return self._passage(decision, f"{facts.method} {facts.path}", request_id, lifetime)
 
-    def _passage(self, admitted: Admitted, operation: str, request_id: str, expires_at: int) -> Passage:
+    def _passage(self, admitted: Admitted, operation: str, request_id: str, lifetime: float) -> Passage:
         facts = {}
+        promise = admitted.promise
         if admitted.model is not None and admitted.price is not None:
             facts = {
                 "model": admitted.model,
-                "deployments": ",".join(deployment.id for deployment in admitted.deployments),
+                "deployments": ",".join([deployment.id for deployment in admitted.deployments]),
                 "price": admitted.price,
+                **promise.facts,
             }
+            if promise.purse is not None and promise.purse.lease is not None:
+                facts["reservation"] = promise.purse.lease.id
         admission = Admission(admitted.account, admitted.key, request_id, operation, facts)
         return Passage(
             service=admitted.service,
@@ -97,7 +179,10 @@ class DecisionService:
                 admitted.deployments[0].address if admitted.deployments else self._addresses[admitted.service]
             ),
             admission=admission,
-            headers=admission.headers(self._keys[admitted.service], expires_at),
+            headers=admission.headers(self._keys[admitted.service], int(self._clock() + lifetime)),
+            answer_headers=(
+                self._state.permits.headers(promise.costs, self._monotonic()) if promise.costs else {}
+            ),
         )
 
 

@@ -1,78 +1,32 @@
-"""All SQL of the gateway."""
+"""What a decision is made from, in the database."""
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
 
 import asyncpg
 
-from dozen_chassis.postgres import Repository
-from dozen_gateway.domain.keys import ApiKey
+from dozen_chassis.postgres import FAILURES
+from dozen_gateway.domain.holds import Settlement, Settlements
 from dozen_gateway.domain.state import Account, Deployment, Model, Price, Snapshot
+from dozen_gateway.repository.followed import CHANNEL, FollowedRepository
+from dozen_gateway.repository.keys import read_keys
+from dozen_gateway.repository.limits import account_limits
 
 log = logging.getLogger(__name__)
 
-CHANNEL = "gateway_state"
-"""Told of each change: `{"accounts": ["acme"]}` says that these have to be read anew."""
-
-_NOTIFIED_IDS = 100  # a notification has at most 8000 bytes
 _RETRY_SECONDS = 0.5
 
+Result = TypeVar("Result")
 
-class GatewayRepository(Repository):
-    """API keys, and the read models that decisions are made from."""
 
-    async def add_key(self, key: ApiKey) -> None:
-        """Keep a new key, and tell every replica."""
-        await self.db.execute(
-            "insert into api_keys (id, account_id, name, secret_sha256, created_at)"
-            " values ($1, $2, $3, $4, $5)",
-            key.id, key.account, key.name, key.secret_sha256, key.created_at,
-        )  # fmt: skip
-        await self.tell_replicas("keys", [key.id])
-
-    async def count_keys(self, account: str) -> int:
-        """Count the keys of an account that are not revoked."""
-        count: int = await self.db.fetchval(
-            "select count(*) from api_keys where account_id = $1 and revoked_at is null", account
-        )
-        return count
-
-    async def find_key(self, account: str, key_id: str) -> ApiKey | None:
-        """Give a key of an account."""
-        row = await self.db.fetchrow(
-            "select * from api_keys where account_id = $1 and id = $2", account, key_id
-        )
-        return _key(row) if row else None
-
-    async def list_keys(
-        self, account: str, *, limit: int, after: str | None, newest_first: bool, revoked: bool
-    ) -> list[ApiKey]:
-        """List the keys of an account that follow the key `after`, revoked ones only where wanted."""
-        beyond, direction = ("<", "desc") if newest_first else (">", "asc")
-        rows = await self.db.fetch(
-            "select * from api_keys where account_id = $1 and ($2 or revoked_at is null)"
-            f" and ($3::text is null or (created_at, id) {beyond}"
-            "  (select created_at, id from api_keys where account_id = $1 and id = $3))"
-            f" order by created_at {direction}, id {direction} limit $4",
-            account, revoked, after, limit,
-        )  # fmt: skip
-        return [_key(row) for row in rows]
-
-    async def revoke_key(self, account: str, key_id: str, revoked_at: datetime) -> bool:
-        """Revoke a key, and tell every replica; False where there is none that is not revoked."""
-        done = await self.db.fetchval(
-            "update api_keys set revoked_at = $3"
-            " where account_id = $1 and id = $2 and revoked_at is null returning true",
-            account, key_id, revoked_at,
-        )  # fmt: skip
-        if done:
-            await self.tell_replicas("keys", [key_id])
-        return done is not None
+class ReadModelsRepository(FollowedRepository):
+    """What other services have told of, and the reading of all that every replica follows."""
 
     async def save_accounts(self, accounts: Mapping[str, Account]) -> None:
         """Keep the accounts whose version is newer than what is kept."""
@@ -89,6 +43,43 @@ class GatewayRepository(Repository):
                 [account.version for account in accounts.values()],
             )
             await tx.tell_replicas("accounts", [row["id"] for row in rows])
+
+    async def save_settlements(self, settlements: Settlements) -> None:
+        """Keep what became of requests, for the replica that holds for each."""
+        async with self.transaction() as tx:
+            rows = await tx.db.fetch(
+                "insert into settlements (request_id, lease_id, leased_nano_credits, tokens)"
+                " select * from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) order by 1"
+                " on conflict do nothing returning request_id",
+                list(settlements),
+                [one.lease_id for one in settlements.values()],
+                [one.leased_nano_credits for one in settlements.values()],
+                [one.tokens for one in settlements.values()],
+            )
+            await tx.tell_replicas("settlements", [row["request_id"] for row in rows])
+
+    async def settlements(self, request_ids: Collection[str]) -> dict[str, Settlement]:
+        """Give what became of those requests that are settled; wait for the database where it is away."""
+        rows = await self._patiently(
+            lambda: self.db.fetch("select * from settlements where request_id = any($1)", list(request_ids))
+        )
+        return {
+            row["request_id"]: Settlement(row["lease_id"], row["leased_nano_credits"], row["tokens"])
+            for row in rows
+        }
+
+    async def forget_settlements(self, older_than: timedelta, limit: int) -> int:
+        """Drop settlements of that age; return how many."""
+        status: str = await self.db.execute(
+            "delete from settlements where request_id in"
+            " (select request_id from settlements where settled_at < now() - $1::interval limit $2)",
+            older_than, limit,
+        )  # fmt: skip
+        return int(status.split()[-1])
+
+    async def beat(self) -> None:
+        """Tell every replica nothing, so that it knows that it would hear of something."""
+        await self.notify(CHANNEL, "{}")
 
     async def save_model(self, model: Model, registered_at: datetime) -> None:
         """Keep a model, unless a later registration of it is kept."""
@@ -130,16 +121,11 @@ class GatewayRepository(Repository):
             )  # fmt: skip
             await tx.tell_replicas("usable", [row["deployment_id"] for row in rows])
 
-    async def tell_replicas(self, kind: str, ids: Sequence[str]) -> None:
-        """Tell that these have changed, once this transaction has committed."""
-        for start in range(0, len(ids), _NOTIFIED_IDS):
-            await self.notify(CHANNEL, json.dumps({kind: ids[start : start + _NOTIFIED_IDS]}))
-
     async def changes(self) -> AsyncIterator[Snapshot]:
         """Give all there is, and then each change that any replica makes, without end."""
         async for payload in self._database.listen(CHANNEL):
             changed = None if payload is None else json.loads(payload)
-            yield await self._read_patiently(changed)
+            yield await self._patiently(partial(self.read, changed))
 
     async def read(self, changed: Mapping[str, Collection[str]] | None = None) -> Snapshot:
         """Read what has changed, by kind and ids; without, everything."""
@@ -149,28 +135,27 @@ class GatewayRepository(Repository):
 
         return Snapshot(
             whole=changed is None,
-            keys=await self._keys(ids("keys")),
+            keys=await read_keys(self.db, ids("keys")),
             accounts=await self._accounts(ids("accounts")),
             models=await self._models(ids("models")),
             prices=await self._prices(ids("prices")),
             usable=await self._usable(ids("usable")),
+            account_limits=await account_limits(self.db, ids("account_limits")),
+            # Settlements are only read for those who wait for them.
+            settled=None if changed is None else frozenset(changed.get("settlements", ())),
         )
 
-    async def _read_patiently(self, changed: Mapping[str, Collection[str]] | None) -> Snapshot:
+    async def _patiently(self, read: Callable[[], Awaitable[Result]]) -> Result:
         while True:
             try:
-                return await self.read(changed)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                return await read()
+            except FAILURES as error:
                 log.warning("reading the state has to wait: %r", error)
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _fetch(self, query: str, ids: list[str] | None) -> list[asyncpg.Record]:
         """Run a query of the rows with these ids; None gives all of them."""
         return [] if ids == [] else await self.db.fetch(query, ids)
-
-    async def _keys(self, ids: list[str] | None) -> dict[str, ApiKey]:
-        rows = await self._fetch("select * from api_keys where $1::text[] is null or id = any($1)", ids)
-        return {row["id"]: _key(row) for row in rows}
 
     async def _accounts(self, ids: list[str] | None) -> dict[str, Account]:
         rows = await self._fetch("select * from accounts where $1::text[] is null or id = any($1)", ids)
@@ -197,17 +182,6 @@ class GatewayRepository(Repository):
             "select * from deployment_health where $1::text[] is null or deployment_id = any($1)", ids
         )
         return {row["deployment_id"]: row["usable"] for row in rows}
-
-
-def _key(row: Any) -> ApiKey:
-    return ApiKey(
-        id=row["id"],
-        account=row["account_id"],
-        name=row["name"],
-        secret_sha256=row["secret_sha256"],
-        created_at=row["created_at"],
-        revoked_at=row["revoked_at"],
-    )
 
 
 def _model(row: Any) -> Model:
