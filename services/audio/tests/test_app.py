@@ -1,7 +1,7 @@
 """The whole service: the official client, the real models, the real database and NATS."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ from openai import APIStatusError, AsyncOpenAI, BadRequestError
 from dozen.audio.v1.audio_service_pb2 import SpeakRequest, TranscribeRequest
 from dozen.audio.v1.audio_service_pb2_grpc import AudioServiceStub
 from dozen.credits.v1.credits_events_pb2 import UsageReported
+from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen.gateway.v1.gateway_pb2 import Admission
 from dozen_audio.app import create_app
 from dozen_audio.settings import Settings
@@ -40,11 +41,17 @@ class Stage:
     grpc_token: str
     usage: JetStreamContext.PushSubscription
 
-    async def charged(self) -> tuple[str, dict[str, int]]:
-        """Wait for the next usage that is published; give its operation and the quantities."""
-        (record,) = UsageReported.FromString((await self.usage.next_msg(timeout=5)).data).records
-        assert record.account_id == self.signer.account
-        return record.operation, dict(record.quantities)
+    async def charged(self, requests: int) -> list[tuple[str, dict[str, int]]]:
+        """Wait until so much usage has been published; give each request's path and its quantities."""
+        records: list[UsageRecord] = []
+        while len(records) < requests:
+            records += UsageReported.FromString((await self.usage.next_msg(timeout=5)).data).records
+        held = {(record.account_id, record.lease_id) for record in records}
+        assert held == {(self.signer.account, "lease-1")}
+        assert len({record.request_id for record in records}) == requests
+        return [
+            (record.operation.removeprefix("POST /v1/audio/"), dict(record.quantities)) for record in records
+        ]
 
     async def wav(self) -> bytes:
         """Speak the text."""
@@ -58,6 +65,7 @@ class Stage:
 async def stage(
     base_settings: dict[str, Any], signer: Signer, nats_client: Client, request: pytest.FixtureRequest
 ) -> AsyncIterator[Stage]:
+    signer = replace(signer, facts={"price": "price-1", "reservation": "lease-1"})
     jetstream = nats_client.jetstream()
     await jetstream.add_stream(name="CREDITS", subjects=["dozen.credits.v1.>"])
     usage = await jetstream.subscribe("dozen.credits.v1.UsageReported")
@@ -75,10 +83,10 @@ async def test_the_official_client_hears_what_it_had_spoken_and_each_is_charged_
     heard = await stage.openai.audio.transcriptions.create(model=EAR, file=("speech.wav", wav))
     assert heard.text == TEXT
     await stage.openai.audio.speech.create(model=MOUTH, voice="heart", input="Bye.", response_format="pcm")
-    assert [await stage.charged() for _ in range(3)] == [
-        ("POST /v1/audio/speech", {"characters": len(TEXT)}),
-        ("POST /v1/audio/transcriptions", {"audio_milliseconds": milliseconds}),
-        ("POST /v1/audio/speech", {"characters": 4}),
+    assert await stage.charged(3) == [
+        ("speech", {"characters": len(TEXT)}),
+        ("transcriptions", {"audio_milliseconds": milliseconds}),
+        ("speech", {"characters": 4}),
     ]
 
 
@@ -121,6 +129,7 @@ async def test_a_text_that_cannot_be_said_is_refused(stage: Stage, text: str) ->
     with pytest.raises(BadRequestError) as refused:
         await stage.openai.audio.speech.create(model=MOUTH, voice="alloy", input=text, response_format="wav")
     assert (refused.value.code, refused.value.param) == ("invalid_input", "input")
+    assert await stage.charged(1) == [("speech", {})]
 
 
 async def test_what_is_wrong_is_told_as_openai_does(stage: Stage) -> None:
@@ -134,6 +143,9 @@ async def test_what_is_wrong_is_told_as_openai_does(stage: Stage) -> None:
         await stage.openai.audio.transcriptions.create(model=EAR, file=("a.wav", b"RIFF"), language="de")
     assert (refused.value.code, refused.value.param) == ("unsupported_language", "language")
     assert refused.value.type == "invalid_request_error"
+    with pytest.raises(BadRequestError):
+        await stage.openai.audio.speech.create(model=MOUTH, voice="alloy", input=[])  # type: ignore[arg-type]
+    assert await stage.charged(4) == [("speech", {}), *[("transcriptions", {})] * 2, ("speech", {})]
 
 
 @pytest.mark.parametrize("stage", [{"max_audio_bytes": 1000, "max_audio_seconds": 1}], indirect=True)
@@ -144,6 +156,17 @@ async def test_a_recording_that_is_too_long_is_refused(stage: Stage) -> None:
     with pytest.raises(APIStatusError) as too_large:
         await stage.openai.audio.transcriptions.create(model=EAR, file=("big.wav", bytes(2 * 1024 * 1024)))
     assert (too_large.value.status_code, too_large.value.code) == (413, "request_too_large")
+    assert [quantities for _, quantities in await stage.charged(3)] == [{"characters": len(TEXT)}, {}, {}]
+
+
+async def test_a_recording_that_is_longer_than_is_held_for_is_refused(stage: Stage) -> None:
+    wav = await stage.wav()
+    held = replace(stage.signer, facts={**stage.signer.facts, "max-units": "500"})
+    async with openai_client(stage.url, held) as openai:
+        with pytest.raises(BadRequestError) as refused:
+            await openai.audio.transcriptions.create(model=EAR, file=("speech.wav", wav))
+    assert (refused.value.code, refused.value.param) == ("audio_too_long_for_its_size", "file")
+    assert await stage.charged(2) == [("speech", {"characters": len(TEXT)}), ("transcriptions", {})]
 
 
 async def test_a_client_that_leaves_pays_for_what_was_spoken(stage: Stage) -> None:
@@ -155,12 +178,14 @@ async def test_a_client_that_leaves_pays_for_what_was_spoken(stage: Stage) -> No
         client.stream("POST", f"{stage.url}/v1/audio/speech", json=body, headers=headers) as answer,
     ):
         await anext(answer.aiter_bytes())
-    _, quantities = await stage.charged()
+    ((_, quantities),) = await stage.charged(1)
     assert 0 < quantities["characters"] < len(text) / 2
 
 
 async def test_speech_and_transcription_are_served_over_grpc(stage: Stage) -> None:
-    speaking = Admission(headers=stage.signer.headers("POST /v1/audio/speech"))
+    speaking, misspeaking, unformatted = (
+        Admission(headers=stage.signer.headers("POST /v1/audio/speech")) for _ in range(3)
+    )
     hearing = Admission(headers=stage.signer.headers("POST /v1/audio/transcriptions"))
     async with open_channel(stage.grpc_address, stage.grpc_token) as channel:
         audio = AudioServiceStub(channel)
@@ -171,9 +196,12 @@ async def test_speech_and_transcription_are_served_over_grpc(stage: Stage) -> No
         assert heard.duration_milliseconds == pytest.approx(2200, abs=1000)
         assert heard.segments[-1].end_milliseconds <= heard.duration_milliseconds
         for wrong, code in (
-            (SpeakRequest(admission=speaking, input=TEXT, voice="nobody", format="mp3"), "voice_not_found"),
             (
-                SpeakRequest(admission=speaking, input=TEXT, voice="heart", format="midi"),
+                SpeakRequest(admission=misspeaking, input=TEXT, voice="nobody", format="mp3"),
+                "voice_not_found",
+            ),
+            (
+                SpeakRequest(admission=unformatted, input=TEXT, voice="heart", format="midi"),
                 "unsupported_format",
             ),
         ):
@@ -183,3 +211,6 @@ async def test_speech_and_transcription_are_served_over_grpc(stage: Stage) -> No
         with pytest.raises(RemoteError) as refused, remote_errors():
             await audio.Transcribe(TranscribeRequest(admission=speaking, model=EAR, audio=recording))
         assert refused.value.code == "not_admitted"
+    used = [quantities for _, quantities in await stage.charged(4)]
+    milliseconds = {"audio_milliseconds": heard.duration_milliseconds}
+    assert used == [{"characters": len(TEXT)}, milliseconds, {}, {}]

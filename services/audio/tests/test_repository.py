@@ -5,7 +5,10 @@ import pytest
 from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_audio.domain import AudioFormat, SpeechRecord, TranscriptionRecord
 from dozen_audio.repository import AudioRepository
+from dozen_audio.service import Entry, write
+from dozen_chassis.admission import Admission
 from dozen_chassis.postgres import Database
+from dozen_inference.usage import usage_record
 
 pytestmark = pytest.mark.integration
 
@@ -36,6 +39,29 @@ async def test_a_speech_is_recorded_without_its_words(database: Database) -> Non
         "format": "opus",
         "characters": 12,
     }
+
+
+async def test_what_is_written_together_is_one_event_and_each_request_is_in_it_once(
+    database: Database, admission: Admission
+) -> None:
+    heard = Entry(
+        usage_record(admission, {"audio_milliseconds": 2000}),
+        TranscriptionRecord("req_1", "acme", "whisper-tiny.en", 2000),
+    )
+    spoken = Entry(
+        usage_record(admission, {"characters": 12}),
+        SpeechRecord("req_2", "acme", "hibari", "heart", AudioFormat.OPUS, 12),
+    )
+    failed = Entry(usage_record(admission, {}))
+    await write(AudioRepository(database), [heard, spoken, failed, heard, spoken])
+    await write(AudioRepository(database), [heard, spoken])
+    (payload,) = [row["payload"] for row in await database.pool.fetch("select payload from outbox")]
+    records = UsageReported.FromString(payload).records
+    assert [dict(record.quantities) for record in records] == [
+        {"audio_milliseconds": 2000},
+        {"characters": 12},
+        {},
+    ]
 
 
 async def test_what_fails_leaves_neither_a_record_nor_an_event(database: Database) -> None:

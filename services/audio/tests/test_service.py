@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from google.protobuf.message import Message
@@ -18,9 +18,15 @@ from dozen_audio.domain import (
     Transcription,
     TranscriptionRecord,
 )
-from dozen_audio.errors import InvalidInput, InvalidSpeed, LanguageNotSupported, VoiceNotFound
+from dozen_audio.errors import (
+    AudioTooLongForItsSize,
+    InvalidInput,
+    InvalidSpeed,
+    LanguageNotSupported,
+    VoiceNotFound,
+)
 from dozen_audio.repository import AudioRepository
-from dozen_audio.service import AudioService, Records, Speaker, Transcriber
+from dozen_audio.service import AudioService, Entry, Records, Speaker, Transcriber, write
 from dozen_chassis.admission import Admission
 from dozen_inference.local import LocalModel, ModelOverloaded
 
@@ -37,6 +43,7 @@ class FakeTranscriber:
     def transcribe(
         self, samples: str, prompt: str | None, temperature: float, words: bool
     ) -> Iterator[Segment]:
+        assert "never" not in samples
         for second, word in enumerate(samples.split()):
             yield Segment(f" {word}", second, second + 1)
 
@@ -72,8 +79,8 @@ class FakeRecords:
         assert isinstance(event, UsageReported)
         self.usage.extend(event.records)
 
-    async def put(self, record: UsageRecord) -> None:
-        self.usage.append(record)
+    async def put(self, entry: Entry) -> None:
+        await write(self, [entry])
 
 
 @pytest.fixture
@@ -96,7 +103,7 @@ async def audio(records: FakeRecords) -> AsyncIterator[AudioService[str]]:
     speaker: LocalModel[Speaker] = LocalModel("mouth", FakeSpeaker, packages=[], most_requests=1)
     await transcriber.load()
     await speaker.load()
-    yield AudioService(transcriber, speaker, records, records, max_seconds=60)
+    yield AudioService(transcriber, speaker, records, max_seconds=60)
     transcriber.close()
     speaker.close()
 
@@ -121,6 +128,27 @@ async def test_other_languages_than_english_are_refused(
 ) -> None:
     with pytest.raises(LanguageNotSupported):
         await audio.transcribe(admission, Transcription("whisper-tiny.en", b"hallo", language="de"))
+
+
+async def test_a_recording_that_is_longer_than_is_held_for_is_refused_before_it_is_heard(
+    audio: AudioService[str], records: FakeRecords, admission: Admission
+) -> None:
+    held = replace(admission, facts={**admission.facts, "max-units": "2000"})
+    with pytest.raises(AudioTooLongForItsSize) as refused:
+        await audio.transcribe(held, Transcription("whisper-tiny.en", b"never so long"))
+    assert (refused.value.http.status, refused.value.param) == (400, "file")
+    assert not records.usage
+    assert (await audio.transcribe(held, Transcription("whisper-tiny.en", b"so long"))).milliseconds == 2000
+
+
+async def test_a_text_with_more_characters_than_are_held_for_is_refused(
+    audio: AudioService[str], records: FakeRecords, admission: Admission
+) -> None:
+    held = replace(admission, facts={**admission.facts, "max-units": "13"})
+    with pytest.raises(InvalidInput, match="13 characters"):
+        await anext(audio.speak(held, speech("one two threee")))
+    assert not records.usage
+    assert [piece async for piece in audio.speak(held, speech())] == [b"one", b"two", b"three"]
 
 
 async def test_speech_comes_in_pieces_and_is_charged_by_its_characters(
@@ -150,6 +178,7 @@ async def test_a_client_that_leaves_is_charged_for_what_was_spoken(
     await anext(pieces)
     await pieces.aclose()
     assert [dict(record.quantities) for record in records.usage] == [{"characters": 6}]
+    assert records.speeches["req_1"].characters == 6
 
 
 async def test_a_client_that_leaves_makes_room_for_the_next(

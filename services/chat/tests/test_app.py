@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -120,6 +120,34 @@ async def test_a_stream_costs_what_it_says_asked_or_not(stage: Stage, asked: boo
         assert chunks[-1].choices[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"max_tokens": 50},
+        {"max_completion_tokens": 50},
+        {"max_tokens": None},
+        {"n_predict": 50},
+        {"n_predict": -1},
+        {"max_tokens": 2, "max_completion_tokens": 50, "n_predict": 60},
+    ],
+)
+async def test_no_answer_has_more_tokens_than_are_held_for_it(
+    stage: Stage, signer: Signer, limits: dict[str, Any], stream: bool
+) -> None:
+    held = replace(signer, facts={**signer.facts, "max-tokens": "3"})
+    asked = {"model": MODEL, "messages": MESSAGES, "stream": stream, **ENDLESS, **limits}
+    async with aiohttp.ClientSession() as session:
+        url = f"{stage.url}/v1/chat/completions"
+        async with session.post(url, json=asked, headers=held.headers(OPERATION)) as answer:
+            assert answer.status == 200
+            await answer.read()
+    record = await stage.used()
+    assert 2 <= record.quantities["output_tokens"] <= 3
+    assert not record.estimated
+
+
 async def test_wrong_requests_are_bad_requests(stage: Stage) -> None:
     create: Any = stage.client.chat.completions.create
     with pytest.raises(BadRequestError) as refused:
@@ -173,6 +201,11 @@ async def test_grpc_gives_the_bytes_of_http(stage: Stage, signer: Signer) -> Non
     assert said.startswith(b"data: {")
     assert said.endswith(b"data: [DONE]\n\n")
     assert (await stage.used()).quantities["output_tokens"] == 3
+    request.body = b"{"
+    with pytest.raises(grpc.aio.AioRpcError):
+        await anext(aiter(stub.Chat(request)))
+    record = await stage.used()
+    assert dict(record.quantities) == {}  # and yet it is told that the request has ended
 
 
 async def test_grpc_refuses_what_is_not_admitted_and_stops_when_the_caller_does(

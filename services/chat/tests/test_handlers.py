@@ -104,6 +104,9 @@ async def test_a_task_without_retries_fails_the_first_time(
     assert [TaskState.Name(one.state) for one in said] == ["TASK_STATE_RUNNING", "TASK_STATE_FAILED"]
     assert said[-1].error.code == "upstream_error"
     assert inference.asked == 1
+    usage = await queue.subscribe("dozen.credits.v1.UsageReported")
+    (record,) = UsageReported.FromString((await usage.next_msg(timeout=10)).data).records
+    assert (record.request_id, dict(record.quantities)) == ("req_9", {})
 
 
 async def test_work_that_is_not_known_fails(queue: JetStreamContext, signer: Signer) -> None:

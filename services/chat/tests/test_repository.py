@@ -6,10 +6,11 @@ from datetime import timedelta
 import pytest
 
 from dozen.credits.v1.credits_events_pb2 import UsageReported
+from dozen.jobs.v1.jobs_events_pb2 import TaskReported
 from dozen_chassis.admission import Admission
 from dozen_chassis.postgres import Database
 from dozen_chat.repository import RequestRepository
-from dozen_chat.service import Requests
+from dozen_chat.service import Entry, Requests, write
 from dozen_inference.outcome import Outcome
 
 
@@ -51,8 +52,8 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
     database: Database, outcome: Outcome
 ) -> None:
     refused = replace(outcome, status=400, ending="bad", quantities={}, first_byte_seconds=None)
-    async with RequestRepository(database).transaction() as transaction:
-        await transaction.record([outcome, refused])
+    entries = [Entry(one.usage_record(), one) for one in (outcome, refused)]
+    await write(RequestRepository(database), [*entries, Entry(refused.usage_record())])
     rows = await database.pool.fetch("select * from requests order by id")
     assert [dict(row) | {"id": 0, "created_at": None} for row in rows] == [
         {
@@ -87,12 +88,19 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
         },
     ]
     (payload,) = [row["payload"] for row in await database.pool.fetch("select payload from outbox")]
-    (record,) = UsageReported.FromString(payload).records
+    record, *unused = UsageReported.FromString(payload).records
     assert (record.request_id, record.price_id, record.deployment_id) == ("req_1", "price-1", "smollm2-chat")
     assert dict(record.quantities) == outcome.quantities
+    assert [dict(record.quantities) for record in unused] == [{}, {}]
 
 
 @pytest.mark.integration
-async def test_nothing_is_reported_where_nothing_was_used(database: Database, outcome: Outcome) -> None:
-    await RequestRepository(database).record([replace(outcome, quantities={})])
-    assert await database.pool.fetchval("select count(*) from outbox") == 0
+async def test_what_a_task_came_to_is_written_once(database: Database, outcome: Outcome) -> None:
+    report = TaskReported(task_id="job_1")
+    for delivery in ("one", "one", "two"):
+        entry = Entry(outcome.usage_record(), outcome, report, delivery)
+        await write(RequestRepository(database), [entry])
+    await write(RequestRepository(database), [Entry(None, outcome)])  # it will be tried again
+    subjects = [row["subject"] for row in await database.pool.fetch("select subject from outbox")]
+    assert sorted(subjects) == ["dozen.credits.v1.UsageReported"] * 2 + ["dozen.jobs.v1.TaskReported"] * 2
+    assert await database.pool.fetchval("select count(*) from requests") == 4

@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.jobs.v1.jobs_events_pb2 import TaskReported, TaskRequested
 from dozen.jobs.v1.jobs_pb2 import TaskState
 from dozen_chassis.admission import Admission
@@ -111,6 +112,11 @@ class Stage:
     def reported(self) -> list[TaskReported]:
         return [event for event in self.requests.events if isinstance(event, TaskReported)]
 
+    @property
+    def used(self) -> list[tuple[str, dict[str, int]]]:
+        events = [event for event in self.requests.events if isinstance(event, UsageReported)]
+        return [(one.request_id, dict(one.quantities)) for event in events for one in event.records]
+
 
 @pytest.fixture
 def stage(fake_requests: Any, signer: Signer) -> Stage:
@@ -132,6 +138,19 @@ async def test_what_came_of_a_request_is_logged(stage: Stage, admission: Admissi
     assert [chunk async for chunk in answer.chunks] == [ANSWER]
     (outcome,) = stage.requests.outcomes
     assert (outcome.admission, outcome.quantities, outcome.ending) == (admission, USED, "stop")
+    assert stage.used == [("req_1", USED)]
+
+
+async def test_an_answer_is_kept_to_the_tokens_that_are_held_for_it(
+    stage: Stage, admission: Admission
+) -> None:
+    admission = replace(admission, facts={**admission.facts, "max-tokens": "1"})
+    answer = stage.chat.complete(admission, json.dumps({**BODY, "max_tokens": 9}).encode())
+    async for _ in answer.chunks:
+        pass
+    ((asked, _),) = stage.upstream.asked
+    assert asked == {**BODY, "max_tokens": 1}
+    assert stage.used == [("req_1", {**USED, "output_tokens": 1})]  # though the server wrote two
 
 
 async def test_a_stream_is_logged_before_its_end(stage: Stage, admission: Admission) -> None:
@@ -164,6 +183,13 @@ async def test_a_task_is_done_and_charged_under_the_id_of_its_admission(stage: S
     (outcome,) = stage.requests.outcomes
     assert (outcome.admission.request_id, outcome.quantities) == ("req_9", USED)
     assert stage.upstream.asked == [(BODY, 20.0)]  # whole, and within the task's time
+    assert stage.used == [("req_9", USED)]
+
+
+async def test_a_task_is_kept_to_the_tokens_that_are_held_for_it(stage: Stage) -> None:
+    stage.signer = replace(stage.signer, facts={**stage.signer.facts, "max-tokens": "5"})
+    await stage.worker.work(stage.task(), delivery())
+    assert stage.upstream.asked == [({**BODY, "max_completion_tokens": 5}, 20.0)]
 
 
 async def test_a_task_that_is_delivered_again_is_not_done_again(stage: Stage) -> None:
@@ -179,7 +205,9 @@ async def test_a_task_is_tried_again_until_its_retries_are_used_up(stage: Stage,
     for attempt in (1, 2):
         with pytest.raises(type(error)):
             await stage.worker.work(stage.task(), delivery(attempt))
+    assert stage.used == []  # what is held for it is held on
     await stage.worker.work(stage.task(), delivery(3))
+    assert stage.used == [("req_9", {})]
     assert stage.reports == [
         ("TASK_STATE_RUNNING", 1),
         ("TASK_STATE_RUNNING", 2),
@@ -196,6 +224,7 @@ async def test_a_task_that_upstream_refuses_fails_at_once(stage: Stage) -> None:
     await stage.worker.work(stage.task(), delivery())
     assert stage.reports == [("TASK_STATE_RUNNING", 1), ("TASK_STATE_FAILED", 1)]
     assert stage.reported[-1].error.code == "context_length_exceeded"
+    assert stage.used == [("req_9", {})]
 
 
 async def test_a_task_that_can_never_be_done_is_not_begun(stage: Stage) -> None:
@@ -211,7 +240,15 @@ async def test_a_task_that_can_never_be_done_is_not_begun(stage: Stage) -> None:
         report = stage.reported[-1]
         assert (report.state, report.error.code) == (TaskState.TASK_STATE_FAILED, code)
     assert len(stage.reported) == 3
+    assert stage.used == [("req_9", {})] * 2  # of that which is not admitted, nothing is known
     assert not stage.upstream.asked
+
+
+async def test_a_task_without_a_price_that_is_refused_is_not_reported_to_credits(stage: Stage) -> None:
+    stage.signer = replace(stage.signer, facts={"model": "m"})
+    await stage.worker.work(stage.task(messages=5), delivery())
+    assert stage.reports == [("TASK_STATE_FAILED", 1)]
+    assert stage.used == []
 
 
 async def test_a_task_that_is_interrupted_is_left_for_another_worker(stage: Stage) -> None:
@@ -224,3 +261,4 @@ async def test_a_task_that_is_interrupted_is_left_for_another_worker(stage: Stag
         await working
     assert stage.reports == [("TASK_STATE_RUNNING", 1)]
     assert not await stage.requests.is_handled("delivery-1")
+    assert stage.used == []

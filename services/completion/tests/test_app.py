@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc.aio
+import httpx
 import pytest
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
@@ -103,6 +104,24 @@ async def test_a_client_that_leaves_pays_for_what_was_said(stage: Stage) -> None
     assert 1 <= record.quantities["output_tokens"] < 500
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_tokens": 50}, {"max_completion_tokens": 50}, {"n_predict": -1, "max_tokens": 2}]
+)
+async def test_no_answer_has_more_tokens_than_are_held_for_it(
+    stage: Stage, signer: Signer, limits: dict[str, Any], stream: bool
+) -> None:
+    held = replace(signer, facts={**signer.facts, "max-tokens": "3"})
+    asked = {"model": MODEL, "prompt": "Once", "stream": stream, **ENDLESS, **limits}
+    async with httpx.AsyncClient() as client:
+        url = str(stage.client.base_url.join("completions"))
+        answer = await client.post(url, json=asked, headers=held.headers(OPERATION))
+    assert answer.status_code == 200
+    record = await stage.used()
+    assert 2 <= record.quantities["output_tokens"] <= 3
+    assert not record.estimated
+
+
 async def test_wrong_requests_are_bad_requests(stage: Stage) -> None:
     create: Any = stage.client.completions.create
     prompts: list[Any] = [None, [], 5]
@@ -127,3 +146,7 @@ async def test_grpc_gives_the_bytes_of_http(stage: Stage, signer: Signer) -> Non
     (response,) = [response async for response in stub.Complete(request)]
     assert json.loads(response.chunk)["object"] == "text_completion"
     assert (await stage.used()).quantities["output_tokens"] == 3
+    request.body = b"{"
+    with pytest.raises(grpc.aio.AioRpcError):
+        await anext(aiter(stub.Complete(request)))
+    assert dict((await stage.used()).quantities) == {}  # and yet it is told that the request has ended

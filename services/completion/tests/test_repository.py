@@ -9,6 +9,7 @@ from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.admission import Admission
 from dozen_chassis.postgres import Database
 from dozen_completion.repository import RequestRepository
+from dozen_completion.service import Entry, write
 from dozen_inference.outcome import Outcome
 
 pytestmark = pytest.mark.integration
@@ -35,7 +36,8 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
     database: Database, outcome: Outcome
 ) -> None:
     refused = replace(outcome, status=400, ending="bad", quantities={}, first_byte_seconds=None)
-    await RequestRepository(database).record([outcome, refused])
+    entries = [Entry(one.usage_record(), one) for one in (outcome, refused)]
+    await write(RequestRepository(database), [*entries, Entry(refused.usage_record())])
     rows = await database.pool.fetch(
         "select request_id, status, ending, input_tokens, output_tokens, milliseconds,"
         " first_byte_milliseconds from requests order by id"
@@ -45,14 +47,17 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
         ("req_1", 400, "bad", 0, 0, 1234, None),
     ]
     (payload,) = [row["payload"] for row in await database.pool.fetch("select payload from outbox")]
-    (record,) = UsageReported.FromString(payload).records
+    record, *unused = UsageReported.FromString(payload).records
     assert dict(record.quantities) == outcome.quantities
     assert record.estimated
+    assert [dict(record.quantities) for record in unused] == [{}, {}]
 
 
-async def test_nothing_is_reported_where_nothing_was_used(database: Database, outcome: Outcome) -> None:
-    await RequestRepository(database).record([replace(outcome, quantities={})])
+async def test_nothing_is_reported_of_a_request_without_a_price(database: Database, outcome: Outcome) -> None:
+    free = replace(outcome, admission=replace(outcome.admission, facts={}), quantities={})
+    await write(RequestRepository(database), [Entry(free.usage_record(), free)])
     assert await database.pool.fetchval("select count(*) from outbox") == 0
+    assert await database.pool.fetchval("select count(*) from requests") == 1
 
 
 async def test_what_is_old_enough_is_forgotten_in_batches(database: Database, outcome: Outcome) -> None:

@@ -1,17 +1,19 @@
 """Use cases of the completion service, on an upstream that repeats what it is asked."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
+from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.admission import Admission
 from dozen_chassis.errors import InvalidRequest
-from dozen_completion.service import CompletionService
+from dozen_completion.service import CompletionService, Entry, write
 from dozen_inference.generation import Generator
 from dozen_inference.outcome import Outcome
 from dozen_inference.upstream import Upstream, UpstreamAnswer
@@ -35,14 +37,15 @@ class EchoUpstream(Upstream):
     """Repeats prompts."""
 
     def __init__(self) -> None:
-        pass
+        self.asked: list[Any] = []
 
     @asynccontextmanager
     async def post(
         self, path: str, body: bytes, headers: Any, *, first_byte_seconds: float
     ) -> AsyncIterator[UpstreamAnswer]:
         assert path == "/v1/completions"
-        yield Echo(json.loads(body)["prompt"])
+        self.asked.append(json.loads(body))
+        yield Echo(self.asked[-1]["prompt"])
 
 
 @dataclass
@@ -50,9 +53,20 @@ class FakeRequests:
     """The log in memory."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    events: list[Message] = field(default_factory=list)
 
-    async def put(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["FakeRequests"]:
+        yield self
+
+    async def record(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes += outcomes
+
+    async def emit(self, event: Message) -> None:
+        self.events.append(event)
+
+    async def put(self, entry: Entry) -> None:
+        await write(self, [entry])
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
         forgotten = min(2, len(self.outcomes))  # as if batches were small
@@ -66,9 +80,14 @@ def requests() -> FakeRequests:
 
 
 @pytest.fixture
-def completion(requests: FakeRequests) -> CompletionService:
+def upstream() -> EchoUpstream:
+    return EchoUpstream()
+
+
+@pytest.fixture
+def completion(requests: FakeRequests, upstream: EchoUpstream) -> CompletionService:
     generator = Generator(
-        EchoUpstream(),
+        upstream,
         "/v1/completions",
         "text_completion",
         most_requests=1,
@@ -92,6 +111,19 @@ async def test_what_came_of_a_request_is_logged(
     (outcome,) = requests.outcomes
     assert outcome.quantities == {"input_tokens": 5, "output_tokens": 2}
     assert (outcome.admission, outcome.ending) == (admission, "stop")
+    (event,) = requests.events
+    assert isinstance(event, UsageReported)
+    assert [dict(record.quantities) for record in event.records] == [outcome.quantities]
+
+
+async def test_an_answer_is_kept_to_the_tokens_that_are_held_for_it(
+    completion: CompletionService, requests: FakeRequests, upstream: EchoUpstream, admission: Admission
+) -> None:
+    held = replace(admission, facts={**admission.facts, "max-tokens": "1"})
+    await answer(completion, held, {"model": "m", "prompt": "Once", "max_completion_tokens": 9})
+    assert upstream.asked == [{"model": "m", "prompt": "Once", "max_completion_tokens": 1, "max_tokens": 1}]
+    (outcome,) = requests.outcomes
+    assert outcome.output_tokens == 1  # though the server wrote two
 
 
 async def test_more_prompts_than_allowed_are_refused(

@@ -5,7 +5,13 @@ from nats.aio.client import Client
 from openai import BadRequestError
 
 from dozen.credits.v1.credits_events_pb2 import UsageReported
+from dozen.credits.v1.credits_pb2 import UsageRecord
+from dozen.embeddings.v1.embeddings_service_pb2 import EmbedRequest
+from dozen.embeddings.v1.embeddings_service_pb2_grpc import EmbeddingsServiceStub
+from dozen.gateway.v1.gateway_pb2 import Admission
+from dozen_chassis.grpc import RemoteError, open_channel, remote_errors
 from dozen_chassis.run import serving
+from dozen_chassis.signing import caller_token
 from dozen_embeddings.app import create_app
 from dozen_embeddings.settings import Settings
 from dozen_testing.clients import openai_client
@@ -17,6 +23,8 @@ pytestmark = pytest.mark.integration
 async def test_the_official_client_gets_vectors_and_the_usage_is_published(
     base_settings: dict[str, object], signer: Signer, nats_client: Client
 ) -> None:
+    signer = Signer(signer.key, facts={"price": "price-1", "reservation": "lease-1"})
+    token = caller_token(bytes.fromhex(str(base_settings["grpc_key"])), "test")
     jetstream = nats_client.jetstream()
     await jetstream.add_stream(name="CREDITS", subjects=["dozen.credits.v1.>"])
     usage = await jetstream.subscribe("dozen.credits.v1.UsageReported")
@@ -28,7 +36,16 @@ async def test_the_official_client_gets_vectors_and_the_usage_is_published(
         assert similarity > 0.6
         with pytest.raises(BadRequestError, match="384 dimensions"):
             await client.embeddings.create(model="all-minilm-l6-v2", input="a cat", dimensions=10)
-        message = await usage.next_msg(timeout=5)
-    (record,) = UsageReported.FromString(message.data).records
-    assert record.account_id == signer.account
-    assert dict(record.quantities) == {"input_tokens": answer.usage.prompt_tokens}
+        with pytest.raises(BadRequestError, match="Token ids"):
+            await client.embeddings.create(model="all-minilm-l6-v2", input=[5])
+        async with open_channel(f"127.0.0.1:{server.grpc_port}", token) as channel:
+            refused = EmbedRequest(admission=Admission(headers=signer.headers("POST /v1/embeddings")))
+            with pytest.raises(RemoteError), remote_errors():
+                await EmbeddingsServiceStub(channel).Embed(refused)
+        records: list[UsageRecord] = []
+        while len(records) < 4:
+            records += UsageReported.FromString((await usage.next_msg(timeout=5)).data).records
+    assert {(record.account_id, record.lease_id) for record in records} == {(signer.account, "lease-1")}
+    used = {"input_tokens": answer.usage.prompt_tokens}
+    assert [dict(record.quantities) for record in records] == [used, {}, {}, {}]
+    assert len({record.request_id for record in records}) == 4

@@ -1,7 +1,7 @@
 """Use cases of the embeddings service, on a model that counts."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +12,7 @@ from dozen_embeddings.domain import Embedding
 from dozen_embeddings.errors import InvalidInput, TextTooLong, TooManyTokens
 from dozen_embeddings.service import EmbeddingsService, Encoder
 from dozen_inference.local import LocalModel, ModelOverloaded
+from dozen_inference.settlement import Used
 
 
 @dataclass
@@ -56,8 +57,8 @@ class FakeUsage:
 
     records: list[UsageRecord] = field(default_factory=list)
 
-    async def put(self, record: UsageRecord) -> None:
-        self.records.append(record)
+    async def put(self, entry: Used) -> None:
+        self.records.append(entry.usage)
 
 
 @dataclass
@@ -130,6 +131,24 @@ async def test_a_text_beyond_the_context_is_refused_with_its_place(
 async def test_too_many_tokens_in_one_request_are_refused(stage: Stage, admission: Admission) -> None:
     with pytest.raises(TooManyTokens):
         await stage.service.embed(admission, ["a " * 200, "b " * 200])
+
+
+@pytest.mark.parametrize("remembered", [[], ["a b"]])
+async def test_more_tokens_than_are_held_are_refused(
+    stage: Stage, admission: Admission, remembered: list[str]
+) -> None:
+    if remembered:
+        await stage.service.embed(admission, remembered)
+    encoded, charged = stage.encoder.encoded, len(stage.usage.records)
+    held = replace(admission, facts={**admission.facts, "max-units": "4"})
+    with pytest.raises(TooManyTokens, match="have 5 tokens; this request may have 4") as refused:
+        await stage.service.embed(held, ["a b", "c d e"])
+    assert refused.value.http.status == 400
+    if not remembered:
+        assert stage.encoder.encoded == encoded  # it is refused before it is computed
+    assert len(stage.usage.records) == charged
+    await stage.service.embed(held, ["a b", "a b"])
+    assert dict(stage.usage.records[-1].quantities) == {"input_tokens": 4}
 
 
 async def test_a_full_queue_is_refused_but_what_is_remembered_is_served(

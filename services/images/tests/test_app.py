@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ from nats.js import JetStreamContext
 from PIL import Image, ImageDraw, ImageFont
 
 from dozen.credits.v1.credits_events_pb2 import UsageReported
+from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen.gateway.v1.gateway_pb2 import Admission
 from dozen.images.v1.images_service_pb2 import AnalyzeRequest
 from dozen.images.v1.images_service_pb2_grpc import ImagesServiceStub
@@ -46,26 +47,33 @@ class Stage:
     grpc_token: str
     usage: JetStreamContext.PushSubscription
 
-    async def analyze(self, image: bytes, *, request_id: str | None = None, **fields: str) -> httpx.Response:
+    async def analyze(
+        self, image: bytes, *, request_id: str | None = None, patience: float = 30, **fields: str
+    ) -> httpx.Response:
         """Send an image as a form."""
         return await self.http.post(
             "/v1/images/analyses",
             files={"image": ("image.png", image)},
             data={"model": "pp-ocrv6", **fields},
             headers=self.signer.headers(OPERATION, request_id=request_id),
+            timeout=httpx.Timeout(30, read=patience),
         )
 
-    async def charged(self) -> tuple[str, dict[str, int]]:
-        """Wait for the next usage that is published; give the request and the quantities."""
-        (record,) = UsageReported.FromString((await self.usage.next_msg(timeout=5)).data).records
-        assert record.account_id == self.signer.account
-        return record.request_id, dict(record.quantities)
+    async def charged(self, requests: int) -> list[tuple[str, dict[str, int]]]:
+        """Wait until so much usage has been published; give each request and its quantities."""
+        records: list[UsageRecord] = []
+        while len(records) < requests:
+            records += UsageReported.FromString((await self.usage.next_msg(timeout=5)).data).records
+        held = {(record.account_id, record.lease_id) for record in records}
+        assert held == {(self.signer.account, "lease-1")}
+        return [(record.request_id, dict(record.quantities)) for record in records]
 
 
 @pytest.fixture
 async def stage(
     base_settings: dict[str, Any], signer: Signer, nats_client: Client, request: pytest.FixtureRequest
 ) -> AsyncIterator[Stage]:
+    signer = replace(signer, facts={"price": "price-1", "reservation": "lease-1"})
     jetstream = nats_client.jetstream()
     await jetstream.add_stream(name="CREDITS", subjects=["dozen.credits.v1.>"])
     usage = await jetstream.subscribe("dozen.credits.v1.UsageReported")
@@ -99,15 +107,13 @@ async def test_an_image_is_read_over_http(stage: Stage) -> None:
 async def test_a_request_that_is_sent_again_is_charged_once(stage: Stage) -> None:
     for request_id in ("req_one", "req_one", "req_two"):
         assert (await stage.analyze(drawn("Hello"), request_id=request_id)).status_code == 200
-    assert [await stage.charged(), await stage.charged()] == [
-        ("req_one", {"images": 1}),
-        ("req_two", {"images": 1}),
-    ]
+    assert await stage.charged(2) == [("req_one", {"images": 1}), ("req_two", {"images": 1})]
 
 
 async def test_a_file_that_is_no_image_is_an_error_of_the_caller(stage: Stage) -> None:
-    answer = await stage.analyze(b"%PDF-1.4")
+    answer = await stage.analyze(b"%PDF-1.4", request_id="req_1")
     assert answer.status_code == 400
+    assert await stage.charged(1) == [("req_1", {})]
     error = answer.json()["error"]
     assert (error["type"], error["param"], error["code"]) == (
         "invalid_request_error",
@@ -117,15 +123,17 @@ async def test_a_file_that_is_no_image_is_an_error_of_the_caller(stage: Stage) -
 
 
 async def test_a_feature_that_is_not_there_is_refused(stage: Stage) -> None:
-    answer = await stage.analyze(drawn("Hello"), features="faces")
+    answer = await stage.analyze(drawn("Hello"), features="faces", request_id="req_1")
     assert answer.status_code == 400
+    assert await stage.charged(1) == [("req_1", {})]
     assert answer.json()["error"]["param"] == "features.0"
 
 
 @pytest.mark.parametrize("stage", [{"max_image_bytes": 1000}], indirect=True)
 async def test_an_upload_that_is_too_large_is_refused(stage: Stage) -> None:
-    answer = await stage.analyze(bytes(2 * 1024 * 1024))
+    answer = await stage.analyze(bytes(2 * 1024 * 1024), request_id="req_1")
     assert answer.status_code == 413
+    assert await stage.charged(1) == [("req_1", {})]
     assert answer.json()["error"]["code"] == "request_too_large"
 
 
@@ -146,10 +154,17 @@ async def test_an_image_is_read_over_grpc(stage: Stage) -> None:
         assert answer.text == "Total: $373.60"
         assert (answer.width, answer.height, len(answer.lines[0].box)) == (500, 120, 4)
         call.image = b"%PDF-1.4"
+        call.admission.headers.update(stage.signer.headers(OPERATION, request_id="req_bad"))
         with pytest.raises(RemoteError) as refused, remote_errors():
             await images.Analyze(call)
         assert (refused.value.status, refused.value.code) == (Status.INVALID_ARGUMENT, "invalid_image")
         with pytest.raises(RemoteError) as refused, remote_errors():
             await images.Analyze(AnalyzeRequest(image=drawn("Hello")))
         assert refused.value.code == "not_admitted"
-    assert await stage.charged() == ("req_grpc", {"images": 1})
+    assert await stage.charged(2) == [("req_grpc", {"images": 1}), ("req_bad", {})]
+
+
+async def test_a_client_that_leaves_before_its_image_is_read_is_not_charged(stage: Stage) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        await stage.analyze(drawn("Hello"), request_id="req_1", patience=0.001)
+    assert await stage.charged(1) == [("req_1", {})]

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,9 +11,9 @@ from google.protobuf.message import Message
 from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.admission import Admission
 from dozen_images.domain import Analysis, Reading, TextLine
-from dozen_images.errors import UnreadableImage
+from dozen_images.errors import TooManyImages, UnreadableImage
 from dozen_images.repository import ImagesRepository
-from dozen_images.service import ImagesService, Reader, Records
+from dozen_images.service import Entry, ImagesService, Reader, Records, write
 from dozen_inference.local import LocalModel
 
 
@@ -45,6 +45,9 @@ class FakeRecords:
 
     async def emit(self, event: Message) -> None:
         self.events.append(event)
+
+    async def put(self, entry: Entry) -> None:
+        await write(self, [entry])
 
 
 @pytest.fixture
@@ -106,3 +109,14 @@ async def test_what_cannot_be_read_is_not_charged(
     with pytest.raises(UnreadableImage):
         await service.analyze(admission, "pp-ocrv6", b"")
     assert not records.events
+
+
+async def test_an_image_beyond_what_is_held_is_refused(
+    service: ImagesService[str], records: FakeRecords, admission: Admission
+) -> None:
+    with pytest.raises(TooManyImages) as refused:
+        await service.analyze(replace(admission, facts={"max-units": "0"}), "pp-ocrv6", b"a")
+    assert refused.value.http.status == 400
+    assert not records.events
+    await service.analyze(replace(admission, facts={"max-units": "1"}), "pp-ocrv6", b"a")
+    assert len(records.events) == 1

@@ -2,18 +2,23 @@
 
 from typing import TYPE_CHECKING
 
+from starlette.middleware import Middleware
+
 from dozen.audio.v1 import audio_service_pb2, audio_service_pb2_grpc
-from dozen.credits.v1.credits_pb2 import UsageRecord
+from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_audio import routes
 from dozen_audio.repository import AudioRepository
-from dozen_audio.service import AudioService, Speaker, Transcriber
+from dozen_audio.service import AudioService, Entry, Speaker, Transcriber, write
 from dozen_audio.servicer import AudioServicer
 from dozen_audio.settings import Settings
 from dozen_chassis.app import App, Resources
+from dozen_chassis.consumer import bind
 from dozen_chassis.grpc import GrpcService
 from dozen_chassis.outbox import GroupCommit
 from dozen_inference.local import LocalModel
-from dozen_inference.usage import usage_reported
+from dozen_inference.replay import HANDLERS as RECOUNT
+from dozen_inference.replay import UsageReplay
+from dozen_inference.settlement import FollowedRequests, Settlements
 
 if TYPE_CHECKING:
     from dozen_audio.codec import Pcm
@@ -29,12 +34,11 @@ FORM_BYTES = 1024 * 1024
 
 async def create_app(settings: Settings, stack: Resources) -> App:
     """Build the service."""
-    database = await stack.postgres(settings.postgres_dsn)
+    database = await stack.postgres(settings.postgres_dsn, keeps=[UsageReported])
     stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
     repository = AudioRepository(database)
-    usage: GroupCommit[UsageRecord] = stack.group_commit(
-        lambda records: repository.emit(usage_reported(records))
-    )
+    commits: GroupCommit[Entry] = stack.group_commit(lambda entries: write(repository, entries))
+    log: Settlements[Entry] = Settlements(commits.put, unused=Entry)
     transcriber = LocalModel(
         TRANSCRIBER,
         lambda: _load_transcriber(settings.model_threads),
@@ -51,19 +55,21 @@ async def create_app(settings: Settings, stack: Resources) -> App:
         stack.callback(model.close)
         await model.load()
         stack.ping(name, model.ping, optional=True)
-    audio = AudioService(transcriber, speaker, repository, usage, max_seconds=settings.max_audio_seconds)
+    audio = AudioService(transcriber, speaker, log, max_seconds=settings.max_audio_seconds)
     admission_key = bytes.fromhex(settings.admission_key.get_secret_value())
     return App(
         routers=[routes.router(audio)],
+        middleware=[Middleware(FollowedRequests, settlements=log)],
         admission_key=admission_key,
         body_limits=[("/v1/audio/transcriptions", settings.max_audio_bytes + FORM_BYTES)],
         grpc=[
             GrpcService(
                 audio_service_pb2.DESCRIPTOR,
                 audio_service_pb2_grpc.add_AudioServiceServicer_to_server,
-                AudioServicer(audio, admission_key),
+                AudioServicer(audio, log, admission_key),
             )
         ],
+        subscriptions=bind(RECOUNT, UsageReplay(stack.service, database)),
     )
 
 

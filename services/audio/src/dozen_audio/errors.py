@@ -17,6 +17,13 @@ class AudioTooLong(ServiceError):
     code = "audio_too_long"
 
 
+class AudioTooLongForItsSize(ServiceError):
+    """The recording is longer than a file of its size may be; send it with a higher bit rate."""
+
+    status = Status.INVALID_ARGUMENT
+    code = "audio_too_long_for_its_size"
+
+
 class LanguageNotSupported(ServiceError):
     """This model only understands English; leave `language` out or send `en`."""
 

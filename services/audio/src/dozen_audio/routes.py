@@ -1,10 +1,12 @@
 """HTTP routes of the audio service."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from dozen_audio.domain import TEXT_FORMATS, Speech, Transcription
 from dozen_audio.schemas import (
@@ -62,9 +64,21 @@ def router(audio: AudioService[Samples]) -> APIRouter:
         )
         pieces = audio.speak(admission, speech)
         first = await anext(pieces)  # what goes wrong before the first sound is answered as an error
-        return StreamingResponse(_joined(first, pieces), media_type=speech.format.media_type)
+        return _Sound(first, pieces, speech.format.media_type)
 
     return routes
+
+
+class _Sound(StreamingResponse):
+    """Speech as it is spoken; its end is the end of the speaking too, so that it is charged by then."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None], media_type: str) -> None:
+        super().__init__(_joined(first, rest), media_type=media_type)
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._rest):
+            await super().__call__(scope, receive, send)
 
 
 async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

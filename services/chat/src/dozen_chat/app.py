@@ -2,7 +2,10 @@
 
 from datetime import timedelta
 
+from starlette.middleware import Middleware
+
 from dozen.chat.v1 import chat_service_pb2, chat_service_pb2_grpc
+from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.app import App, Resources
 from dozen_chassis.consumer import bind, concurrently
 from dozen_chassis.grpc import GrpcService
@@ -14,15 +17,19 @@ from dozen_chat.service import PATH, ChatService, ChatWorker, Entry, write
 from dozen_chat.servicer import ChatServicer
 from dozen_chat.settings import Settings
 from dozen_inference.generation import Generator
+from dozen_inference.replay import HANDLERS as RECOUNT
+from dozen_inference.replay import UsageReplay
+from dozen_inference.settlement import FollowedRequests, Settlements
 from dozen_inference.upstream import Upstream
 
 
 async def create_app(settings: Settings, stack: Resources) -> App:
     """Build the service."""
-    database = await stack.postgres(settings.postgres_dsn)
+    database = await stack.postgres(settings.postgres_dsn, keeps=[UsageReported])
     stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
     requests = RequestRepository(database)
-    log: GroupCommit[Entry] = stack.group_commit(lambda entries: write(requests, entries))
+    commits: GroupCommit[Entry] = stack.group_commit(lambda entries: write(requests, entries))
+    log: Settlements[Entry] = Settlements(commits.put, unused=Entry)
     upstream = await stack.enter(
         Upstream.open(
             settings.inference_url,
@@ -55,13 +62,17 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     stack.every("forget requests", timedelta(hours=1), lambda: chat.forget(settings.log_retention))
     return App(
         plain_routes=routes.routes(chat),
+        middleware=[Middleware(FollowedRequests, settlements=log)],
         admission_key=admission_key,
         grpc=[
             GrpcService(
                 chat_service_pb2.DESCRIPTOR,
                 chat_service_pb2_grpc.add_ChatServiceServicer_to_server,
-                ChatServicer(chat, admission_key),
+                ChatServicer(chat, log, admission_key),
             )
         ],
-        subscriptions=concurrently(bind(HANDLERS, worker), settings.task_concurrency, filter=TASKS),
+        subscriptions=[
+            *concurrently(bind(HANDLERS, worker), settings.task_concurrency, filter=TASKS),
+            *bind(RECOUNT, UsageReplay(stack.service, database)),
+        ],
     )

@@ -5,14 +5,13 @@ from datetime import timedelta
 
 from dozen_chassis.postgres import Repository
 from dozen_inference.outcome import Outcome
-from dozen_inference.usage import usage_reported
 
 
 class RequestRepository(Repository):
     """The log of requests."""
 
     async def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Log what came of requests, and report what they used."""
+        """Log what came of requests."""
         await self.db.execute(
             "insert into requests (request_id, account_id, key_id, model, stream, status, ending,"
             "  input_tokens, output_tokens, milliseconds, first_byte_milliseconds)"
@@ -30,8 +29,6 @@ class RequestRepository(Repository):
             [_milliseconds(outcome.seconds) for outcome in outcomes],
             [_milliseconds(outcome.first_byte_seconds) for outcome in outcomes],
         )
-        if used := [outcome.usage_record() for outcome in outcomes if outcome.quantities]:
-            await self.emit(usage_reported(used))
 
     async def is_handled(self, event_id: str) -> bool:
         """Tell whether an event was handled to its end."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen.jobs.v1.jobs_events_pb2 import TaskReported, TaskRequested
 from dozen.jobs.v1.jobs_pb2 import (
     TASK_STATE_FAILED,
@@ -24,8 +25,10 @@ from dozen_chassis.events import Delivery
 from dozen_chat.errors import UnknownTaskType
 from dozen_inference.departure import ClientLeft
 from dozen_inference.generation import Answer, Generator
+from dozen_inference.hold import is_priced, most_tokens
 from dozen_inference.outcome import Outcome
 from dozen_inference.request import prepare
+from dozen_inference.usage import usage_record, usage_reported
 
 PATH = "/v1/chat/completions"
 OPERATION = f"POST {PATH}"
@@ -38,16 +41,20 @@ _DELETION_BATCH = 10_000
 class Entry:
     """What came of a request and, where it was a task, what is finally said of that."""
 
-    outcome: Outcome
+    usage: UsageRecord | None
+    """What is reported to credits: nothing where a task will be tried again."""
+    outcome: Outcome | None = None
+    """Of a request that was sent upstream."""
     report: TaskReported | None = None
     delivery_id: str = ""
+    """Of a task that has ended."""
 
 
 class Transaction(Protocol):
     """What is written together."""
 
     async def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Log what came of requests, and report what they used."""
+        """Log what came of requests."""
         ...
 
     async def emit(self, event: Message) -> None:
@@ -84,12 +91,20 @@ class Log(Protocol):
 
 
 async def write(requests: Requests, entries: list[Entry]) -> None:
-    """Write the entries of many requests in one transaction."""
+    """Write the entries of many requests in one transaction; what a task used and came to, once."""
     async with requests.transaction() as transaction:
-        await transaction.record([entry.outcome for entry in entries])
+        if outcomes := [entry.outcome for entry in entries if entry.outcome]:
+            await transaction.record(outcomes)
+        used = []
         for entry in entries:
-            if entry.report and await transaction.first_delivery(entry.delivery_id):
+            if entry.delivery_id and not await transaction.first_delivery(entry.delivery_id):
+                continue
+            if entry.usage:
+                used.append(entry.usage)
+            if entry.report:
                 await transaction.emit(entry.report)
+        if used:
+            await transaction.emit(usage_reported(used))
 
 
 class ChatService:
@@ -103,7 +118,9 @@ class ChatService:
 
     def complete(self, admitted: Admission, body: bytes) -> Answer:
         """Answer a request body of `POST /v1/chat/completions`."""
-        request = prepare(body, "messages", most_choices=self._most_choices)
+        request = prepare(
+            body, "messages", most_choices=self._most_choices, most_tokens=most_tokens(admitted)
+        )
         return self._generator.answer(admitted, request, self._settle)
 
     async def forget(self, older_than: timedelta) -> None:
@@ -112,7 +129,7 @@ class ChatService:
             pass
 
     async def _settle(self, outcome: Outcome) -> None:
-        await self._log.put(Entry(outcome))
+        await self._log.put(Entry(outcome.usage_record(), outcome))
 
 
 class ChatWorker:
@@ -132,15 +149,24 @@ class ChatWorker:
         if await self._requests.is_handled(delivery.id):
             return
         task = requested.task
+        admitted: Admission | None = None
         try:
-            if task.type != TASK_TYPE:
-                raise UnknownTaskType(f"The chat service does not do tasks of the type '{task.type}'.")
             admitted = admission.verify(
                 requested.admission.headers, OPERATION, self._admission_key, time.time()
             )
-            request = prepare(task.parameters, "messages", most_choices=self._most_choices, may_stream=False)
+            if task.type != TASK_TYPE:
+                raise UnknownTaskType(f"The chat service does not do tasks of the type '{task.type}'.")
+            request = prepare(
+                task.parameters,
+                "messages",
+                most_choices=self._most_choices,
+                most_tokens=most_tokens(admitted),
+                may_stream=False,
+            )
         except ServiceError as error:
-            await self._refuse(task.id, delivery, error)
+            unused = usage_record(admitted, {}) if admitted and is_priced(admitted) else None
+            report = _report(task.id, delivery, TASK_STATE_FAILED, error=error)
+            await self._log.put(Entry(unused, report=report, delivery_id=delivery.id))
             return
         await self._requests.emit(_report(task.id, delivery, TASK_STATE_RUNNING))
         retries_left = delivery.attempt <= task.max_retries
@@ -149,7 +175,10 @@ class ChatWorker:
         async def settle(outcome: Outcome) -> None:
             nonlocal final
             final = _final_report(task.id, delivery, outcome, retries_left)
-            await self._log.put(Entry(outcome, final, delivery.id))
+            if final is None:
+                await self._log.put(Entry(None, outcome))
+            else:
+                await self._log.put(Entry(outcome.usage_record(), outcome, final, delivery.id))
 
         answer = self._generator.answer(admitted, request, settle, seconds=task.timeout_seconds or None)
         try:
@@ -158,11 +187,6 @@ class ChatWorker:
         except ServiceError:
             if final is None:
                 raise
-
-    async def _refuse(self, task_id: str, delivery: Delivery, error: ServiceError) -> None:
-        async with self._requests.transaction() as transaction:
-            if await transaction.first_delivery(delivery.id):
-                await transaction.emit(_report(task_id, delivery, TASK_STATE_FAILED, error=error))
 
 
 def _final_report(

@@ -9,14 +9,16 @@ import grpc.aio
 from dozen.chat.v1.chat_service_pb2 import ChatRequest, ChatResponse
 from dozen.chat.v1.chat_service_pb2_grpc import ChatServiceServicer
 from dozen_chassis import admission
-from dozen_chat.service import OPERATION, ChatService
+from dozen_chat.service import OPERATION, ChatService, Entry
+from dozen_inference.settlement import Settlements
 
 
 class ChatServicer(ChatServiceServicer):
     """Serves `dozen.chat.v1.ChatService`."""
 
-    def __init__(self, chat: ChatService, admission_key: bytes) -> None:
+    def __init__(self, chat: ChatService, settlements: Settlements[Entry], admission_key: bytes) -> None:
         self._chat = chat
+        self._settlements = settlements
         self._admission_key = admission_key
 
     async def Chat(
@@ -24,6 +26,9 @@ class ChatServicer(ChatServiceServicer):
     ) -> AsyncIterator[ChatResponse]:
         """Give the response body as it is produced."""
         admitted = admission.verify(request.admission.headers, OPERATION, self._admission_key, time.time())
-        async with aclosing(self._chat.complete(admitted, request.body).chunks) as chunks:
+        async with (
+            self._settlements.follow(admitted),
+            aclosing(self._chat.complete(admitted, request.body).chunks) as chunks,
+        ):
             async for chunk in chunks:
                 yield ChatResponse(chunk=chunk)

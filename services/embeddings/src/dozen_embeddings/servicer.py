@@ -9,13 +9,17 @@ from dozen.embeddings.v1.embeddings_service_pb2 import EmbedRequest, EmbedRespon
 from dozen.embeddings.v1.embeddings_service_pb2_grpc import EmbeddingsServiceServicer
 from dozen_chassis import admission
 from dozen_embeddings.service import EmbeddingsService
+from dozen_inference.settlement import Settlements, Used
 
 
 class EmbeddingsServicer(EmbeddingsServiceServicer):
     """Serves `dozen.embeddings.v1.EmbeddingsService`."""
 
-    def __init__(self, embeddings: EmbeddingsService, admission_key: bytes) -> None:
+    def __init__(
+        self, embeddings: EmbeddingsService, settlements: Settlements[Used], admission_key: bytes
+    ) -> None:
         self._embeddings = embeddings
+        self._settlements = settlements
         self._admission_key = admission_key
 
     async def Embed(self, request: EmbedRequest, context: grpc.aio.ServicerContext) -> EmbedResponse:
@@ -23,7 +27,8 @@ class EmbeddingsServicer(EmbeddingsServiceServicer):
         admitted = admission.verify(
             request.admission.headers, "POST /v1/embeddings", self._admission_key, time.time()
         )
-        found = await self._embeddings.embed(admitted, list(request.inputs))
+        async with self._settlements.follow(admitted):
+            found = await self._embeddings.embed(admitted, list(request.inputs))
         return EmbedResponse(
             vectors=[Vector(values=array("f", embedding.vector)) for embedding in found],
             input_tokens=sum(embedding.tokens for embedding in found),

@@ -15,3 +15,10 @@ class ImageTooLarge(ServiceError):
 
     status = Status.INVALID_ARGUMENT
     code = "image_too_large"
+
+
+class TooManyImages(ServiceError):
+    """The request has more images than it was admitted for."""
+
+    status = Status.INVALID_ARGUMENT
+    code = "too_many_images"

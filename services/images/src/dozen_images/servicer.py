@@ -7,14 +7,18 @@ import grpc.aio
 from dozen.images.v1.images_service_pb2 import AnalyzeRequest, AnalyzeResponse, Point, TextLine
 from dozen.images.v1.images_service_pb2_grpc import ImagesServiceServicer
 from dozen_chassis import admission
-from dozen_images.service import ImagesService, Picture
+from dozen_images.service import Entry, ImagesService, Picture
+from dozen_inference.settlement import Settlements
 
 
 class ImagesServicer(ImagesServiceServicer):
     """Serves `dozen.images.v1.ImagesService`."""
 
-    def __init__(self, images: ImagesService[Picture], admission_key: bytes) -> None:
+    def __init__(
+        self, images: ImagesService[Picture], settlements: Settlements[Entry], admission_key: bytes
+    ) -> None:
         self._images = images
+        self._settlements = settlements
         self._admission_key = admission_key
 
     async def Analyze(self, request: AnalyzeRequest, context: grpc.aio.ServicerContext) -> AnalyzeResponse:
@@ -22,7 +26,8 @@ class ImagesServicer(ImagesServiceServicer):
         admitted = admission.verify(
             request.admission.headers, "POST /v1/images/analyses", self._admission_key, time.time()
         )
-        analysis = await self._images.analyze(admitted, request.model, request.image)
+        async with self._settlements.follow(admitted):
+            analysis = await self._images.analyze(admitted, request.model, request.image)
         reading = analysis.reading
         return AnalyzeResponse(
             id=analysis.id,
