@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dozen_chassis.signing import verify_caller
 from dozen_local.credentials import Credentials
 from dozen_local.environment import read_env, service_environment, write_env
 from dozen_local.layout import SERVICES, Layout
@@ -34,6 +35,15 @@ def test_ports_and_addresses_follow_the_offset() -> None:
     environment = service_environment("jobs", LAYOUT, CREDENTIALS, {})
     assert environment["DOZEN_HTTP_PORT"] == "9180"
     assert environment["DOZEN_GATEWAY_ADDRESS"] == "127.0.0.1:9100"
+
+
+@pytest.mark.parametrize(("caller", "callee"), [("gateway", "credits"), ("jobs", "gateway")])
+def test_a_caller_has_the_address_of_its_callee_and_a_token_that_it_trusts(caller: str, callee: str) -> None:
+    environment = service_environment(caller, LAYOUT, CREDENTIALS, {})
+    assert environment[f"DOZEN_{callee.upper()}_ADDRESS"] == LAYOUT.grpc_address(callee)
+    trusted = service_environment(callee, LAYOUT, CREDENTIALS, {})["DOZEN_GRPC_KEY"]
+    token = environment[f"DOZEN_{callee.upper()}_TOKEN"]
+    assert verify_caller(bytes.fromhex(trusted), token) == caller
 
 
 @pytest.mark.parametrize("value", ["plain", "with space", "it's", "$HOME", "a=b"])

@@ -4,17 +4,26 @@ create table accounts (
     name text not null default '',
     opened_at timestamptz,
     available_nano_credits bigint not null default 0,
+    leased_nano_credits bigint not null default 0,
     balance_version bigint not null default -1,
+    -- Below this balance the account was last announced as low; 0 where it never was.
+    low_below_nano_credits bigint not null default 0,
     charged_nano_credits bigint not null default 0,
     requests bigint not null default 0
 );
+create index accounts_low on accounts ((available_nano_credits + leased_nano_credits), id)
+    where available_nano_credits + leased_nano_credits < low_below_nano_credits;
 
+-- Keys as they were last told of; what they may do is one document, because it is only shown.
 create table api_keys (
     account_id text not null,
     id text not null,
-    name text not null,
+    terms jsonb not null,
     created_at timestamptz not null,
     revoked_at timestamptz,
+    expires_at timestamptz,
+    previous_secret_expires_at timestamptz,
+    told_at timestamptz not null,
     primary key (account_id, id)
 );
 

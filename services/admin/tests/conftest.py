@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dozen_admin.domain import Charge
+from dozen_admin.domain.usage import Charge
 
 
 class Clock:

@@ -15,9 +15,17 @@ from nats.aio.client import Client
 from dozen.admin.v1.admin_events_pb2 import AdminActionTaken
 from dozen.admin.v1.admin_service_pb2 import OverviewRequest
 from dozen.admin.v1.admin_service_pb2_grpc import AdminServiceStub
-from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated
+from dozen.credits.v1.credits_events_pb2 import (
+    AccountOpened,
+    BalanceChanged,
+    BalanceExhausted,
+    BalanceLow,
+    CreditsGranted,
+    UsageRated,
+)
 from dozen.credits.v1.credits_pb2 import Balance
-from dozen.gateway.v1.gateway_events_pb2 import ApiKeyCreated, ApiKeyRevoked
+from dozen.gateway.v1.gateway_events_pb2 import ApiKeyCreated, ApiKeyRevoked, ApiKeyUpdated
+from dozen.gateway.v1.gateway_pb2 import KEY_BUDGET_PERIOD_MONTH
 from dozen.jobs.v1.jobs_events_pb2 import TaskFinished
 from dozen.jobs.v1.jobs_pb2 import TASK_STATE_FAILED
 from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
@@ -97,7 +105,11 @@ async def tell_of_an_account(server: NatsServer, name: str = "Acme") -> None:
     opened.balance.CopyFrom(Balance(account_id="acme", available_nano_credits=0, version=1))
     granted = CreditsGranted(balance=Balance(account_id="acme", available_nano_credits=20 * 10**9, version=2))
     rated = UsageRated(
-        balances=[Balance(account_id="acme", available_nano_credits=19_999_999_700, version=3)]
+        balances=[
+            Balance(
+                account_id="acme", available_nano_credits=19_999_999_600, leased_nano_credits=100, version=3
+            )
+        ]
     )
     charge = rated.charges.add(nano_credits=300)
     usage = charge.usage
@@ -156,6 +168,60 @@ async def test_what_services_publish_is_seen_on_the_pages(
     assert [one["status"] for one in answer["services"]] == ["down", "down"]
 
 
+async def test_balances_and_what_keys_may_do_are_seen(
+    browser: httpx.AsyncClient, nats_server: NatsServer
+) -> None:
+    def balance(available: int, leased: int, version: int) -> Balance:
+        return Balance(
+            account_id="acme",
+            available_nano_credits=available,
+            leased_nano_credits=leased,
+            version=version,
+        )
+
+    await sign_in(browser)
+    changed = BalanceChanged(balance=balance(10**9, 250_000_000, 4), nano_credits=-1)
+    low = BalanceLow(balance=balance(400_000_000, 200_000_000, 5), limit_nano_credits=10**9)
+    async with publisher(nats_server, "credits") as publish:
+        await publish(changed)
+        await seen(browser, "/accounts", "1.25")
+        page = await seen(browser, "/accounts/acme", "1.00 <", "0.25", "1.25")
+        assert "badge low" not in page
+        assert "run out" not in (await browser.get("/overview")).text
+        await publish(low)
+        for path in ("/overview", "/accounts", "/accounts/acme"):
+            await seen(browser, path, "badge low", "0.60")
+        await seen(browser, "/accounts/acme", "0.40", "0.20")
+        await publish(BalanceExhausted(balance=balance(0, 0, 6)))
+        await seen(browser, "/overview", "badge exhausted")
+        (account,) = (await browser.get("/admin/api/overview")).json()["low_accounts"]
+        assert (account["id"], account["balance"], account["alert"]) == ("acme", 0, "exhausted")
+        await publish(CreditsGranted(balance=balance(10**9, 0, 7)))
+        async with asyncio.timeout(20):
+            while "badge exhausted" in (page := (await browser.get("/overview")).text):
+                pass
+        assert "run out" not in page
+
+    created = ApiKeyCreated()
+    created.api_key.id, created.api_key.account_id, created.api_key.name = "key1", "acme", "laptop"
+    updated = ApiKeyUpdated(api_key=created.api_key)
+    key = updated.api_key
+    key.labels["team"] = "search"
+    key.endpoints.append("/v1/embeddings")
+    key.models.append("smol")
+    key.limits.tokens_per_minute = 10_000
+    key.budget.nano_credits, key.budget.period = 5 * 10**9, KEY_BUDGET_PERIOD_MONTH
+    key.expires_at.FromJsonString("2020-01-02T03:04:05Z")
+    async with publisher(nats_server, "gateway") as publish:
+        await publish(created)
+        await seen(browser, "/accounts/acme", "laptop", "badge active", "all endpoints", "all models")
+        await publish(updated)
+        await seen(
+            browser, "/accounts/acme", "team: search", "/v1/embeddings", "smol", "10,000 tokens a minute",
+            "5.00 a month", "badge expired", "2020-01-02 03:04:05",
+        )  # fmt: skip
+
+
 async def test_the_overview_over_grpc(
     settings: Settings, nats_client: Client, nats_server: NatsServer
 ) -> None:
@@ -170,6 +236,8 @@ async def test_the_overview_over_grpc(
                     overview = await stub.Overview(OverviewRequest())
     (account,) = overview.accounts
     assert (account.account_id, account.charged_nano_credits, account.requests) == ("acme", 300, 1)
+    assert (account.available_nano_credits, account.leased_nano_credits) == (19_999_999_600, 100)
+    assert (account.alert, len(overview.low_accounts)) == ("", 0)
     assert (overview.account_count, overview.last_day.tokens) == (1, 1234)
     assert [one.service for one in overview.services] == ["chat", "audio"]
 
@@ -315,6 +383,7 @@ async def test_usage_is_read_page_by_page(browser: httpx.AsyncClient, nats_serve
     for number in range(60):
         usage = rated.charges.add(nano_credits=1).usage
         usage.request_id, usage.account_id = f"req_{number}", "acme"
+        usage.quantities["output_tokens"] = 1
     async with publisher(nats_server, "credits") as publish:
         await publish(rated)
     await sign_in(browser)

@@ -1,10 +1,13 @@
 """Rules for signing in."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dozen_admin.domain import form_token, is_staff, seconds_to_wait, session_key
+from dozen_admin.domain.accounts import Account
+from dozen_admin.domain.keys import ApiKey, KeyTerms
+from dozen_admin.domain.staff import form_token, is_staff, seconds_to_wait, session_key
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -40,3 +43,28 @@ def test_the_sixth_attempt_waits_until_a_minute_after_the_first() -> None:
     assert seconds_to_wait(failures, NOON + timedelta(seconds=45)) == 15
     assert seconds_to_wait([*failures, NOON + timedelta(seconds=44)], NOON + timedelta(seconds=45)) == 25
     assert seconds_to_wait(failures, NOON + timedelta(seconds=60)) == 0
+
+
+@pytest.mark.parametrize(
+    ("account", "alert"),
+    [
+        (Account("acme"), ""),
+        (Account("acme", available=6, leased=4, low_below=10), ""),
+        (Account("acme", available=0, leased=9, low_below=10), "low"),
+        (Account("acme", low_below=10), "exhausted"),
+        (Account("acme", low_below=1), "exhausted"),
+    ],
+)
+def test_an_account_is_low_where_it_has_less_than_announced(account: Account, alert: str) -> None:
+    assert account.alert == alert
+
+
+def test_a_key_is_active_until_it_expires_or_is_revoked() -> None:
+    key = ApiKey("key1", "acme", KeyTerms("laptop"), NOON, expires_at=NOON + timedelta(hours=1))
+    rotated = replace(key, previous_secret_expires_at=NOON + timedelta(minutes=1))
+    assert (key.state(NOON), key.is_rotating(NOON)) == ("active", False)
+    assert (rotated.state(NOON), rotated.is_rotating(NOON)) == ("active", True)
+    assert not rotated.is_rotating(NOON + timedelta(minutes=1))
+    assert key.state(NOON + timedelta(hours=1)) == "expired"
+    revoked = replace(rotated, revoked_at=NOON)
+    assert (revoked.state(NOON), revoked.is_rotating(NOON)) == ("revoked", False)

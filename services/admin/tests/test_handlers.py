@@ -1,5 +1,6 @@
 """Events of other services, and what becomes of them in the read model."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,15 +8,30 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated
+from dozen.credits.v1.credits_events_pb2 import (
+    AccountOpened,
+    BalanceChanged,
+    BalanceExhausted,
+    BalanceLow,
+    CreditsGranted,
+    UsageRated,
+)
 from dozen.credits.v1.credits_pb2 import Balance, Charge
-from dozen.gateway.v1.gateway_events_pb2 import ApiKeyCreated, ApiKeyRevoked
+from dozen.gateway.v1.gateway_events_pb2 import (
+    ApiKeyCreated,
+    ApiKeyRevoked,
+    ApiKeysAnnounced,
+    ApiKeyUpdated,
+)
+from dozen.gateway.v1.gateway_pb2 import KEY_BUDGET_PERIOD_MONTH
 from dozen.jobs.v1.jobs_events_pb2 import TaskFinished
 from dozen.jobs.v1.jobs_pb2 import TASK_STATE_FAILED
 from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
 from dozen.models.v1.models_pb2 import HEALTH_HEALTHY
-from dozen_admin.domain import Account, ApiKey, ModelUsage
-from dozen_admin.handlers import HANDLERS
+from dozen_admin.domain.accounts import Account
+from dozen_admin.domain.keys import ApiKey, Budget, KeyTerms, RateLimits
+from dozen_admin.domain.usage import ModelUsage
+from dozen_admin.handlers.table import HANDLERS
 from dozen_admin.repository.intake import IntakeRepository
 from dozen_admin.repository.views import ViewsRepository
 from dozen_admin.service.intake import IntakeService
@@ -88,14 +104,83 @@ async def test_a_delivery_that_is_repeated_and_a_charge_that_is_retold_change_no
     ]
 
 
-async def test_keys_are_created_and_revoked(desk: Desk) -> None:
+async def test_a_balance_has_two_parts_and_changes_by_every_event(desk: Desk) -> None:
+    def balance(available: int, leased: int, version: int) -> Balance:
+        return Balance(
+            account_id="acme",
+            available_nano_credits=available,
+            leased_nano_credits=leased,
+            version=version,
+        )
+
+    async def seen() -> tuple[int, int, str]:
+        found = await desk.views.account("acme")
+        assert found is not None
+        return found.available, found.leased, found.alert
+
+    await desk.hand(CreditsGranted(balance=balance(90, 10, 1)))
+    assert await seen() == (90, 10, "")
+    await desk.hand(BalanceChanged(balance=balance(30, 10, 2), nano_credits=-60))
+    assert await seen() == (30, 10, "")
+    await desk.hand(BalanceLow(balance=balance(20, 5, 3), limit_nano_credits=50))
+    assert await seen() == (20, 5, "low")
+    await desk.hand(BalanceExhausted(balance=balance(0, 0, 4)))
+    assert await seen() == (0, 0, "exhausted")
+    await desk.hand(BalanceChanged(balance=balance(10, 0, 5), nano_credits=10))
+    assert await seen() == (10, 0, "low")
+    await desk.hand(BalanceExhausted(balance=balance(0, 0, 4)))
+    await desk.hand(CreditsGranted(balance=balance(60, 0, 6)))
+    assert await seen() == (60, 0, "")
+
+
+async def test_a_request_that_used_nothing_is_no_charge(desk: Desk) -> None:
+    event = rated("req_1", 1)
+    nothing = event.charges.add().usage
+    nothing.request_id, nothing.account_id = "req_2", "acme"
+    nothing.quantities["input_tokens"] = 0
+    await desk.hand(event)
+    (charge,) = await desk.views.charges(account=None, after=None, limit=10)
+    assert charge.request_id == "req_1"
+    found = await desk.views.account("acme")
+    assert found is not None
+    assert found.requests == 1
+
+
+async def test_keys_are_learnt_from_an_announcement(desk: Desk) -> None:
+    announced = ApiKeysAnnounced()
+    for name in ("key1", "key2"):
+        key = announced.api_keys.add(id=name, account_id="acme", name=name)
+        key.created_at.CopyFrom(timestamp(CREATED))
+    announced.api_keys[1].revoked_at.CopyFrom(timestamp(PUBLISHED))
+    await desk.hand(announced)
+    await desk.hand(announced)
+    found = {key.id: key.revoked_at for key in await desk.views.keys("acme", 10)}
+    assert found == {"key1": None, "key2": PUBLISHED}
+
+
+async def test_keys_are_created_changed_and_revoked(desk: Desk) -> None:
     created = ApiKeyCreated()
     created.api_key.id, created.api_key.account_id, created.api_key.name = "key1", "acme", "laptop"
     created.api_key.created_at.CopyFrom(timestamp(CREATED))
     await desk.hand(created)
-    assert await desk.views.keys("acme", 10) == [ApiKey("key1", "acme", "laptop", CREATED)]
-    await desk.hand(ApiKeyRevoked(api_key=created.api_key))
-    assert await desk.views.keys("acme", 10) == [ApiKey("key1", "acme", "laptop", CREATED, PUBLISHED)]
+    plain = ApiKey("key1", "acme", KeyTerms("laptop"), CREATED)
+    assert await desk.views.keys("acme", 10) == [plain]
+    updated = ApiKeyUpdated(api_key=created.api_key)
+    key = updated.api_key
+    key.labels["team"] = "search"
+    key.endpoints.append("/v1/embeddings")
+    key.models.append("smol")
+    key.limits.requests_per_minute, key.limits.concurrent_requests = 60, 0
+    key.budget.nano_credits, key.budget.period = 7, KEY_BUDGET_PERIOD_MONTH
+    key.expires_at.CopyFrom(timestamp(PUBLISHED))
+    key.previous_secret_expires_at.CopyFrom(timestamp(CREATED))
+    await desk.hand(updated)
+    limits = RateLimits(requests_per_minute=60, concurrent_requests=0)
+    terms = KeyTerms("laptop", {"team": "search"}, ("/v1/embeddings",), ("smol",), limits, Budget(7, "month"))
+    changed = replace(plain, terms=terms, expires_at=PUBLISHED, previous_secret_expires_at=CREATED)
+    assert await desk.views.keys("acme", 10) == [changed]
+    await desk.hand(ApiKeyRevoked(api_key=key))
+    assert await desk.views.keys("acme", 10) == [replace(changed, revoked_at=PUBLISHED)]
 
 
 async def test_a_model_has_its_deployments_health_and_price(desk: Desk) -> None:

@@ -5,7 +5,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from jinja2 import UndefinedError
 
-from dozen_admin.routes.rendering import STATIC, Pages, credits, lasted, moment, number, prices, quantities
+from dozen_admin.domain.keys import Budget, RateLimits
+from dozen_admin.routes.rendering import (
+    STATIC,
+    Pages,
+    budget,
+    credits,
+    lasted,
+    limits,
+    moment,
+    number,
+    prices,
+    quantities,
+)
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -56,6 +68,17 @@ def test_quantities_and_counts_are_written_for_people() -> None:
     assert quantities({}) == ""
     assert number(1_000_000) == "1,000,000"
     assert moment(NOON) == '<time datetime="2026-05-04T12:00:00+00:00">2026-05-04 12:00:00</time>'
+
+
+def test_what_a_key_may_do_is_written_for_people() -> None:
+    assert limits(RateLimits(60, 100_000, 0)) == [
+        "60 requests a minute",
+        "100,000 tokens a minute",
+        "0 at once",
+    ]
+    assert limits(RateLimits()) == []
+    assert budget(Budget(5 * 10**9, "month")) == "5.00 a month"
+    assert budget(Budget(1, "total")) == "0.000000001 in total"
 
 
 def test_a_template_that_is_not_given_what_it_shows_fails() -> None:

@@ -2,24 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from dozen_admin.domain import (
-    Account,
-    ApiKey,
-    Balance,
-    Charge,
-    Deployment,
-    Health,
-    Model,
-    ModelUsage,
-    Price,
-    Task,
-    Totals,
-)
+from dozen_admin.domain.accounts import Account, Balance
+from dozen_admin.domain.catalogue import Deployment, Health, Model, Price
+from dozen_admin.domain.keys import ApiKey, Budget, KeyTerms, RateLimits
+from dozen_admin.domain.tasks import Task
+from dozen_admin.domain.usage import Charge, ModelUsage, Totals
 from dozen_admin.repository.intake import IntakeRepository
 from dozen_admin.repository.views import ViewsRepository
 from dozen_chassis.postgres import Database
@@ -40,10 +33,12 @@ def views(database: Database) -> ViewsRepository:
 async def test_a_balance_is_never_replaced_by_an_older_one(
     intake: IntakeRepository, views: ViewsRepository, clock: Any
 ) -> None:
-    await intake.put_balances([Balance("acme", 70, 7), Balance("other", 1, 0)])
-    await intake.put_balances([Balance("acme", 50, 5), Balance("acme", 90, 9), Balance("acme", 80, 8)])
+    await intake.put_balances([Balance("acme", 70, 7, leased=3), Balance("other", 1, 0)])
+    await intake.put_balances([Balance("acme", 50, 5), Balance("acme", 90, 9, 1), Balance("acme", 80, 8)])
     await intake.put_account(Account("acme", "Acme", clock()))
-    assert await views.account("acme") == Account("acme", "Acme", clock(), available=90)
+    found = await views.account("acme")
+    assert found == Account("acme", "Acme", clock(), available=90, leased=1)
+    assert found.balance == 91
     assert await views.account("other") == Account("other", available=1)
     assert await views.account("nobody") is None
     assert await views.account_count() == 2
@@ -53,6 +48,33 @@ async def test_accounts_come_page_by_page(intake: IntakeRepository, views: Views
     await intake.put_balances([Balance(account, 1, 1) for account in ("c", "a", "b")])
     assert [one.id for one in await views.accounts(after=None, limit=2)] == ["a", "b"]
     assert [one.id for one in await views.accounts(after="b", limit=2)] == ["c"]
+
+
+async def test_an_account_is_marked_until_it_has_as_much_again(
+    intake: IntakeRepository, views: ViewsRepository
+) -> None:
+    async def marked() -> list[tuple[str, str]]:
+        found = [one for one in await views.accounts(after=None, limit=9) if one.alert]
+        assert {one.id for one in found} == {one.id for one in await views.low_accounts(9)}
+        return [(one.id, one.alert) for one in await views.low_accounts(9)]
+
+    await intake.put_balances([Balance("acme", 60, 1, leased=40), Balance("never", 0, 1)])
+    assert await marked() == []
+    await intake.put_low_limit("acme", 101)
+    await intake.put_balances([Balance("poor", 0, 1)])
+    await intake.put_low_limit("poor", None)  # before any limit was heard of
+    assert await marked() == [("poor", "exhausted"), ("acme", "low")]
+    assert [one.id for one in await views.low_accounts(1)] == ["poor"]
+    await intake.put_balances([Balance("acme", 0, 2), Balance("poor", 1, 2)])
+    await intake.put_low_limit("acme", None)
+    assert await marked() == [("acme", "exhausted")]
+    await intake.put_balances([Balance("acme", 0, 3, leased=100)])
+    assert await marked() == [("acme", "low")]
+    await intake.put_balances([Balance("acme", 1, 4, leased=100)])
+    assert await marked() == []
+    await intake.put_low_limit("acme", 50)
+    await intake.put_balances([Balance("acme", 50, 5)])
+    assert await marked() == []
 
 
 async def test_a_request_is_counted_once_however_often_it_is_told(
@@ -118,14 +140,39 @@ async def test_charges_come_page_by_page_of_one_account_or_all(
 async def test_a_revoked_key_stays_revoked(
     intake: IntakeRepository, views: ViewsRepository, clock: Any
 ) -> None:
-    created = ApiKey("key1", "acme", "laptop", clock())
-    revoked = ApiKey("key1", "acme", "laptop", clock(), clock() + timedelta(hours=1))
-    await intake.put_key(created)
+    created = ApiKey("key1", "acme", KeyTerms("laptop"), clock())
+    revoked = replace(created, revoked_at=clock() + timedelta(hours=1))
+    await intake.put_key(created, clock())
     assert await views.keys("acme", 10) == [created]
-    await intake.put_key(revoked)
-    await intake.put_key(created)
+    await intake.put_key(revoked, clock())
+    await intake.put_key(created, clock() + timedelta(hours=2))
     assert await views.keys("acme", 10) == [revoked]
     assert await views.keys("other", 10) == []
+
+
+async def test_a_key_is_what_was_told_last_in_any_order(
+    intake: IntakeRepository, views: ViewsRepository, clock: Any
+) -> None:
+    created = ApiKey("key1", "acme", KeyTerms("laptop"), clock())
+    terms = KeyTerms(
+        name="desktop",
+        labels={"team": "search"},
+        endpoints=("/v1/embeddings",),
+        models=("smol",),
+        limits=RateLimits(requests_per_minute=60, concurrent_requests=0),
+        budget=Budget(5 * 10**9, "month"),
+    )
+    later = clock() + timedelta(hours=1)
+    updated = replace(created, terms=terms, expires_at=later, previous_secret_expires_at=later)
+    await intake.put_key(updated, later)
+    await intake.put_key(created, clock())
+    assert await views.keys("acme", 10) == [updated]
+    plain = replace(created, terms=KeyTerms("phone"))
+    await intake.put_key(plain, later + timedelta(hours=1))
+    assert await views.keys("acme", 10) == [plain]
+    revoked = replace(plain, revoked_at=later)  # by a replica whose clock is behind
+    await intake.put_key(revoked, later)
+    assert await views.keys("acme", 10) == [revoked]
 
 
 async def test_a_model_is_what_was_announced_last(

@@ -10,7 +10,7 @@ from typing import Any, Self
 import pytest
 from google.protobuf.message import Message
 
-from dozen_admin.domain import Action
+from dozen_admin.domain.staff import Action
 from dozen_admin.errors import NotSignedIn, TooManyFailures, WrongPassword
 from dozen_admin.repository.staff import StaffRepository
 from dozen_admin.service.staff import Staff, StaffService

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from dozen_admin.clients import ReadinessProbe
-from dozen_admin.domain import Answer, ServiceHealth
+from dozen_admin.domain.watch import Answer, ServiceHealth
 from dozen_admin.repository.health import HealthRepository
 from dozen_admin.service.watch import Answers, ServiceWatch
 from dozen_testing.http import serve

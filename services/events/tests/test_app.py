@@ -12,6 +12,8 @@ import httpx
 import pytest
 from nats.aio.client import Client
 
+from dozen.credits.v1.credits_events_pb2 import BalanceLow
+from dozen.credits.v1.credits_pb2 import Balance
 from dozen.events.v1.events_pb2 import PublicEvent
 from dozen.events.v1.events_service_pb2 import PublishRequest, ReplayRequest
 from dozen.events.v1.events_service_pb2_grpc import EventsServiceStub
@@ -130,6 +132,17 @@ async def test_a_finished_job_is_told_on_a_stream_and_in_the_list(serve: Any, na
             "has_more": False,
         }
         assert int(sequence) > 0
+
+
+async def test_credits_that_run_low_are_told_on_a_stream(serve: Any, nats_client: Client) -> None:
+    jetstream = nats_client.jetstream()
+    await jetstream.add_stream(name="CREDITS", subjects=["dozen.credits.v1.>"])
+    balance = Balance(account_id="acme", available_nano_credits=4, leased_nano_credits=2, version=3)
+    low = Envelope.seal(BalanceLow(balance=balance, limit_nano_credits=10))
+    async with serve() as stage, stage.stream() as stream:
+        await jetstream.publish(low.subject, low.payload, headers=dict(low.headers))
+        event = await anext(stream)
+        assert (event["type"], event["data"]["available_nano_credits"]) == ("credits.low", 6)
 
 
 async def test_a_stream_that_is_cut_goes_on_where_it_was(serve: Any) -> None:

@@ -1,4 +1,4 @@
-"""What accounts are told of tasks and files."""
+"""What accounts are told of tasks, files and credits."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from dozen.credits.v1.credits_events_pb2 import BalanceExhausted, BalanceLow
+from dozen.credits.v1.credits_pb2 import Balance
 from dozen.jobs.v1.jobs_events_pb2 import TaskFinished
 from dozen.jobs.v1.jobs_pb2 import TaskError, TaskState
 from dozen.storage.v1.storage_events_pb2 import FileDeleted, FileStored
@@ -95,3 +97,24 @@ async def test_files_that_come_and_go_are_told(service: EventsService, fake_log:
         "purpose": "batch",
     }
     assert deleted.data == {"id": "file-1", "object": "file", "deleted": True}
+
+
+async def test_credits_that_run_out_are_told_as_the_api_shows_them(
+    service: EventsService, fake_log: Any
+) -> None:
+    low = Balance(account_id="acme", available_nano_credits=20, leased_nano_credits=5, version=7)
+    for _ in range(2):
+        await HANDLERS[BalanceLow](BalanceLow(balance=low, limit_nano_credits=50), DELIVERY, service)
+    later = Delivery("another", 1, DELIVERY.published_at)
+    nothing = Balance(account_id="acme", version=8)
+    await HANDLERS[BalanceExhausted](BalanceExhausted(balance=nothing), later, service)
+    warned, ended = fake_log.events
+    assert (warned.account_id, warned.type) == ("acme", "credits.low")
+    assert warned.data == {
+        "object": "credits",
+        "account_id": "acme",
+        "available_nano_credits": 25,
+        "limit_nano_credits": 50,
+    }
+    assert (ended.account_id, ended.type) == ("acme", "credits.exhausted")
+    assert ended.data == {"object": "credits", "account_id": "acme", "available_nano_credits": 0}

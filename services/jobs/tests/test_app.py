@@ -49,8 +49,31 @@ BROKE = Rejection(
 )
 
 
+TOO_FAST = Rejection(
+    http_status=429,
+    type="requests",
+    code="rate_limit_exceeded",
+    message="Rate limit reached.",
+    headers={
+        "retry-after": "7",
+        "retry-after-ms": "6500",
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "6.5s",
+    },
+)
+NO_CREDITS_SERVICE = Rejection(
+    http_status=503,
+    type="server_error",
+    code="credits_unavailable",
+    message="Credits cannot be reserved at the moment.",
+    headers={"retry-after": "2"},
+)
+REFUSED = {"dear": BROKE, "busy": TOO_FAST, "dark": NO_CREDITS_SERVICE}
+
+
 class FakeGateway(GatewayServiceServicer):
-    """Admits requests to chat, unless the model is `dear`."""
+    """Admits requests to chat, unless the model is one that is refused."""
 
     def __init__(self) -> None:
         self.chat = Signer(secrets.token_bytes(32), facts={"model": "m", "price": "price-1"})
@@ -59,8 +82,8 @@ class FakeGateway(GatewayServiceServicer):
     async def Decide(  # noqa: N802
         self, request: DecideRequest, context: grpc.aio.ServicerContext[DecideRequest, DecideResponse]
     ) -> DecideResponse:
-        if request.facts.model == "dear":
-            return DecideResponse(rejection=BROKE)
+        if rejection := REFUSED.get(request.facts.model):
+            return DecideResponse(rejection=rejection)
         headers = self.chat.headers(
             f"{request.facts.method} {request.facts.path}",
             request_id=request.request_id,
@@ -184,15 +207,18 @@ async def test_a_failure_is_told_in_openais_terms(
     }
 
 
-async def test_the_gateways_refusal_is_the_clients_answer(stage: Stage) -> None:
-    dear = {"task_type": "chat.completions", "parameters": {"model": "dear"}}
-    answer = await stage.client.post("/v1/jobs", json=dear)
-    assert (answer.status_code, answer.headers["x-should-retry"]) == (429, "false")
+@pytest.mark.parametrize("model", REFUSED)
+async def test_the_gateways_refusal_is_the_clients_answer(stage: Stage, model: str) -> None:
+    refused = REFUSED[model]
+    wanted = {"task_type": "chat.completions", "parameters": {"model": model}}
+    answer = await stage.client.post("/v1/jobs", json=wanted)
+    assert answer.status_code == refused.http_status
+    assert dict(refused.headers).items() <= dict(answer.headers).items()
     assert answer.json()["error"] == {
-        "message": "You have no credits.",
-        "type": "insufficient_quota",
+        "message": refused.message,
+        "type": refused.type,
         "param": None,
-        "code": "insufficient_quota",
+        "code": refused.code,
     }
     assert (await stage.client.get("/v1/jobs")).json()["data"] == []
 

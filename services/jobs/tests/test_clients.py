@@ -8,7 +8,14 @@ import pytest
 
 from dozen.gateway.v1 import gateway_service_pb2
 from dozen.gateway.v1.gateway_pb2 import Admission, Rejection
-from dozen.gateway.v1.gateway_service_pb2 import Admitted, DecideRequest, DecideResponse
+from dozen.gateway.v1.gateway_service_pb2 import (
+    Admitted,
+    DecideRequest,
+    DecideResponse,
+    ReportOutcomesRequest,
+    ReportOutcomesResponse,
+    RequestOutcome,
+)
 from dozen.gateway.v1.gateway_service_pb2_grpc import (
     GatewayServiceServicer,
     add_GatewayServiceServicer_to_server,
@@ -32,6 +39,17 @@ class FakeGateway(GatewayServiceServicer):
         self.answer = answer
         self.hangs = hangs
         self.asked: list[DecideRequest] = []
+        self.told: list[RequestOutcome] = []
+
+    async def ReportOutcomes(  # noqa: N802
+        self,
+        request: ReportOutcomesRequest,
+        context: grpc.aio.ServicerContext[ReportOutcomesRequest, ReportOutcomesResponse],
+    ) -> ReportOutcomesResponse:
+        if self.answer is None:
+            raise RuntimeError("broken")
+        self.told += request.outcomes
+        return ReportOutcomesResponse()
 
     async def Decide(  # noqa: N802
         self, request: DecideRequest, context: grpc.aio.ServicerContext[DecideRequest, DecideResponse]
@@ -131,3 +149,12 @@ async def test_a_gateway_that_does_not_trust_this_service_is_not_the_clients_fau
             await GatewayClient(channel).admit("key1", "req_1", WANTED, DAY)
     await server.stop(grace=None)
     assert not gateway.asked
+
+
+async def test_an_admission_is_withdrawn_and_nobody_minds_where_the_gateway_is_broken() -> None:
+    gateway = gateway_that(DecideResponse())
+    async with channel_to(served(gateway)) as channel:
+        await GatewayClient(channel).withdraw("req_1")
+    assert gateway.told == [RequestOutcome(request_id="req_1", unsent=True)]
+    async with channel_to(served(gateway_that())) as channel:
+        await GatewayClient(channel).withdraw("req_1")

@@ -135,6 +135,7 @@ class FakeGateway:
     account: str = "acme"
     asked: list[tuple[str, str, Facts, timedelta]] = field(default_factory=list)
     error: ServiceError | None = None
+    withdrawn: list[str] = field(default_factory=list)
 
     async def admit(
         self, key_id: str, request_id: str, wanted: Facts, valid_for: timedelta
@@ -144,6 +145,9 @@ class FakeGateway:
         if self.error is not None:
             raise self.error
         return {"x-dozen-account": self.account, "x-request-id": request_id, "x-dozen-admission": "signed"}
+
+    async def withdraw(self, request_id: str) -> None:
+        self.withdrawn.append(request_id)
 
 
 @dataclass
@@ -264,6 +268,7 @@ async def test_a_key_of_another_account_cannot_pay(stage: Stage) -> None:
     with pytest.raises(KeyOfAnotherAccount):
         await stage.submit()
     assert await stage.published() == []
+    assert stage.gateway.withdrawn == [request_id for _, request_id, _, _ in stage.gateway.asked]
 
 
 async def test_a_repeated_submission_is_one_job(stage: Stage) -> None:
@@ -332,6 +337,9 @@ async def test_an_account_has_room_for_so_many_unfinished_jobs_and_no_more(stage
     jobs = [answer[0] for answer in answers if isinstance(answer, tuple)]
     assert (len(jobs), len(refused)) == (5, 15)
     assert refused[0].headers == {"retry-after": "30"}
+    # What is held for those that were refused after they had been admitted is let go.
+    held = {request_id for _, request_id, _, _ in stage.gateway.asked} - set(stage.gateway.withdrawn)
+    assert held == {job.request_id for job in jobs}
     asked = len(stage.gateway.asked)
     with pytest.raises(TooManyJobs):
         await stage.service(max_unfinished=5).submit("acme", "key1", HELLO)

@@ -39,7 +39,7 @@ class FakeStore:
 
     created: dict[str, datetime] = field(default_factory=dict)
     cards: dict[str, ModelCard] = field(default_factory=dict)
-    prices: dict[str, Price] = field(default_factory=dict)
+    priced: list[tuple[str, Price]] = field(default_factory=list)
     states: dict[str, HealthState] = field(default_factory=dict)
     events: list[Message] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
@@ -58,10 +58,9 @@ class FakeStore:
         pass
 
     async def models(self) -> list[Model]:
+        current = dict(self.priced)
         return [
-            Model(
-                card, self.created[id], self.prices[id], {d.id: self.states[d.id] for d in card.deployments}
-            )
+            Model(card, self.created[id], current[id], {d.id: self.states[d.id] for d in card.deployments})
             for id, card in sorted(self.cards.items())
         ]
 
@@ -80,8 +79,12 @@ class FakeStore:
                 del self.states[gone]
 
     async def add_price(self, price_id: str, model_id: str, nano_credits: Mapping[str, int]) -> Price:
-        self.prices[model_id] = Price(price_id, nano_credits, datetime.now(UTC))
-        return self.prices[model_id]
+        price = Price(price_id, nano_credits, datetime.now(UTC))
+        self.priced.append((model_id, price))
+        return price
+
+    async def prices(self) -> list[tuple[str, Price]]:
+        return self.priced
 
     async def change_health(self, deployment_id: str, health: Health, reason: str) -> HealthState | None:
         if self.states[deployment_id].health is health:
@@ -245,14 +248,16 @@ async def test_a_deployment_moves_to_another_model(stage: Stage, source: str, de
     assert (model.card.id, sorted(model.states)) == (destination, ["moved", "other"])
 
 
-async def test_everything_current_is_announced_again(stage: Stage) -> None:
-    first = await stage.apply(offer(one="a", two="b"), offer("gone", three="c"))
-    await stage.apply(offer(one="a", two="b"))
+async def test_everything_current_and_every_price_is_announced_again(stage: Stage) -> None:
+    model, gone, price, price_of_gone = await stage.apply(offer(one="a", two="b"), offer("gone", three="c"))
+    _, dearer = await stage.apply(offer(one="a", two="b", price=200))
     found = await stage.probe(a=[OK], b=[LATE])
     await CatalogueService(stage.store).announce()
     again = await stage.events()
-    assert names(again) == ["ModelRegistered", "PriceChanged", "DeploymentHealthChanged"]
-    assert again == [first[0], first[2], *found]
+    assert names([model, gone, price, price_of_gone]) == ["ModelRegistered"] * 2 + ["PriceChanged"] * 2
+    assert again == [price, price_of_gone, dearer, model, *found]
+    await CatalogueService(stage.store).announce()
+    assert await stage.events() == again
 
 
 async def test_a_model_that_does_not_exist_is_not_found(stage: Stage) -> None:

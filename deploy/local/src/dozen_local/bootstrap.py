@@ -9,7 +9,13 @@ import grpc
 from dozen.credits.v1.credits_service_pb2 import GrantRequest, OpenAccountRequest
 from dozen.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
 from dozen.gateway.v1.gateway_pb2 import RequestFacts
-from dozen.gateway.v1.gateway_service_pb2 import CreateApiKeyRequest, DecideRequest, ListApiKeysRequest
+from dozen.gateway.v1.gateway_service_pb2 import (
+    CreateApiKeyRequest,
+    DecideRequest,
+    ListApiKeysRequest,
+    ReportOutcomesRequest,
+    RequestOutcome,
+)
 from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from dozen_local.credentials import Credentials
 from dozen_local.environment import read_env
@@ -85,6 +91,9 @@ def _wait_until_admitted(stub: GatewayServiceStub, options: dict[str, Any], key:
     while True:
         decision = stub.Decide(DecideRequest(facts=facts, api_key=key), **options)
         if decision.HasField("admitted"):
+            request_id = decision.admitted.admission.headers["x-request-id"]
+            unsent = RequestOutcome(request_id=request_id, unsent=True)
+            stub.ReportOutcomes(ReportOutcomesRequest(outcomes=[unsent]), **options)
             return None
         if time.monotonic() > deadline:
             return str(decision.rejection.message)

@@ -10,6 +10,7 @@ from dozen_local.credentials import Credentials
 from dozen_local.layout import HOST, SERVICES, Layout
 
 CALLS = {
+    "gateway": ("credits",),
     "jobs": ("gateway",),
 }
 """Which service calls which over gRPC."""

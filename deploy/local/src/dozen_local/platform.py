@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from dozen_chassis.migrate import migrate, migrations_directory
@@ -37,7 +37,13 @@ class PlatformError(Exception):
 class Platform:
     """One deployment: PostgreSQL, NATS, the inference sidecar and the twelve services."""
 
-    def __init__(self, layout: Layout, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        credentials: Credentials,
+        settings: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Take `settings` as further environment variables of services, by their names."""
         self.layout = layout
         self.credentials = credentials
         self.postgres = PostgresServer(
@@ -54,6 +60,7 @@ class Platform:
             pid_file=layout.pid_file("nats"),
             log_file=layout.log_file("nats"),
         )
+        self._settings = settings or {}
         environment = inherited_environment()
         processes = [
             self.postgres.process,
@@ -191,7 +198,10 @@ class Platform:
             argv=[sys.executable, "-m", f"dozen_{name}"],
             is_ready=lambda: http_ok(port, "/readyz"),
             ports={"http": port, "grpc": self.layout.grpc_port(name)},
-            environment=service_environment(name, self.layout, self.credentials, environment),
+            environment={
+                **service_environment(name, self.layout, self.credentials, environment),
+                **self._settings.get(name, {}),
+            },
         )
         return self._process(program)
 

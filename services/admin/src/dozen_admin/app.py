@@ -9,7 +9,7 @@ from starlette.staticfiles import StaticFiles
 
 from dozen.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
 from dozen_admin.clients import ReadinessProbe
-from dozen_admin.handlers import HANDLERS
+from dozen_admin.handlers.table import HANDLERS
 from dozen_admin.repository.health import HealthRepository
 from dozen_admin.repository.intake import IntakeRepository
 from dozen_admin.repository.staff import StaffRepository

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from dozen_admin.domain import Answer
+from dozen_admin.domain.watch import Answer
 
 _MOST_BYTES = 64 * 1024
 _MOST_DETAIL = 300

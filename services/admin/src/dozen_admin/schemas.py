@@ -30,6 +30,17 @@ class DeploymentBody(_Body):
     since: datetime | None
 
 
+class AccountBody(_Body):
+    """What an account has left, in nano-credits."""
+
+    id: str
+    name: str
+    balance: int
+    available: int
+    leased: int
+    alert: str
+
+
 class TotalsBody(_Body):
     """What was used in some time."""
 
@@ -46,4 +57,5 @@ class OverviewBody(_Body):
     last_hour: TotalsBody
     last_day: TotalsBody
     accounts: int
+    low_accounts: list[AccountBody]
     seen_at: datetime

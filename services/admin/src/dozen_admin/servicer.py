@@ -8,7 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from dozen.admin.v1 import admin_service_pb2
 from dozen.admin.v1.admin_service_pb2 import OverviewRequest, OverviewResponse
 from dozen.admin.v1.admin_service_pb2_grpc import AdminServiceServicer
-from dozen_admin.domain import Totals
+from dozen_admin.domain.accounts import Account
+from dozen_admin.domain.usage import Totals
 from dozen_admin.service.views import ViewsService
 
 _MOST_ACCOUNTS = 100
@@ -35,15 +36,9 @@ class AdminServicer(AdminServiceServicer):
                 for one in overview.services
             ],
             accounts=[
-                admin_service_pb2.AccountSummary(
-                    account_id=account.id,
-                    name=account.name,
-                    available_nano_credits=account.available,
-                    charged_nano_credits=account.charged,
-                    requests=account.requests,
-                )
-                for account in await self._views.accounts(after=None, limit=_MOST_ACCOUNTS)
+                _account(account) for account in await self._views.accounts(after=None, limit=_MOST_ACCOUNTS)
             ],
+            low_accounts=[_account(account) for account in overview.low_accounts],
             deployments=[
                 admin_service_pb2.DeploymentHealth(
                     deployment_id=one.id,
@@ -59,6 +54,18 @@ class AdminServicer(AdminServiceServicer):
             last_day=_totals(overview.last_day),
             account_count=overview.accounts,
         )
+
+
+def _account(account: Account) -> admin_service_pb2.AccountSummary:
+    return admin_service_pb2.AccountSummary(
+        account_id=account.id,
+        name=account.name,
+        available_nano_credits=account.available,
+        leased_nano_credits=account.leased,
+        charged_nano_credits=account.charged,
+        requests=account.requests,
+        alert=account.alert,
+    )
 
 
 def _totals(totals: Totals) -> admin_service_pb2.UsageTotals:

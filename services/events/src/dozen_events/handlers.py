@@ -5,6 +5,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from dozen.credits.v1.credits_events_pb2 import BalanceExhausted, BalanceLow
+from dozen.credits.v1.credits_pb2 import Balance
 from dozen.jobs.v1.jobs_events_pb2 import TaskFinished
 from dozen.jobs.v1.jobs_pb2 import TaskError, TaskState
 from dozen.storage.v1.storage_events_pb2 import FileDeleted, FileStored
@@ -67,6 +69,26 @@ async def on_file_deleted(event: FileDeleted, delivery: Delivery, events: Events
     await _tell(events, delivery, file.account_id, "file.deleted", data)
 
 
+async def on_balance_low(event: BalanceLow, delivery: Delivery, events: EventsService) -> None:
+    """Tell that an account has fallen below the limit at which it should be warned."""
+    data = {**_credits(event.balance), "limit_nano_credits": event.limit_nano_credits}
+    await _tell(events, delivery, event.balance.account_id, "credits.low", data)
+
+
+async def on_balance_exhausted(event: BalanceExhausted, delivery: Delivery, events: EventsService) -> None:
+    """Tell that an account has nothing left."""
+    await _tell(events, delivery, event.balance.account_id, "credits.exhausted", _credits(event.balance))
+
+
+def _credits(balance: Balance) -> dict[str, Any]:
+    """Write a balance as `GET /v1/credits` does, where what is leased is available as well."""
+    return {
+        "object": "credits",
+        "account_id": balance.account_id,
+        "available_nano_credits": balance.available_nano_credits + balance.leased_nano_credits,
+    }
+
+
 def _error(error: TaskError) -> dict[str, Any]:
     message = error.message.replace("\0", "")[:_MAX_MESSAGE]
     return {"type": error.type, "code": error.code or None, "message": message, "param": None}
@@ -82,4 +104,6 @@ HANDLERS: dict[type[Message], Callable[[Any, Delivery, Any], Awaitable[None]]] =
     TaskFinished: on_task_finished,
     FileStored: on_file_stored,
     FileDeleted: on_file_deleted,
+    BalanceLow: on_balance_low,
+    BalanceExhausted: on_balance_exhausted,
 }

@@ -7,7 +7,7 @@ from datetime import timedelta
 import grpc.aio
 
 from dozen.gateway.v1.gateway_pb2 import RequestFacts
-from dozen.gateway.v1.gateway_service_pb2 import DecideRequest
+from dozen.gateway.v1.gateway_service_pb2 import DecideRequest, ReportOutcomesRequest, RequestOutcome
 from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from dozen_chassis.errors import DependencyUnavailable
 from dozen_chassis.grpc import RemoteError, remote_errors
@@ -60,3 +60,14 @@ class GatewayClient:
             param=rejection.param or None,
             headers=rejection.headers,
         )
+
+    async def withdraw(self, request_id: str) -> None:
+        """Say that an admitted request is never going to be sent; unheard, what is held for it expires."""
+        outcome = RequestOutcome(request_id=request_id, unsent=True)
+        try:
+            with remote_errors():
+                await self._stub.ReportOutcomes(
+                    ReportOutcomesRequest(outcomes=[outcome]), timeout=self._deadline
+                )
+        except (DependencyUnavailable, RemoteError) as error:
+            log.warning("an admission could not be withdrawn: %s", error.message)

@@ -57,6 +57,17 @@ class ModelsRepository(Repository):
         await self.db.execute("update models set retired_at = now() where id = $1", model_id)
         await self._retire_deployments(model_id, [])
 
+    async def prices(self) -> list[tuple[str, Price]]:
+        """Give every price that any model has or had, retired ones too, with the model's id, oldest first."""
+        rows = await self.db.fetch(
+            "select id, model_id, nano_credits, effective_from from prices"
+            ' order by effective_from, model_id collate "C"'
+        )
+        return [
+            (row["model_id"], Price(row["id"], json.loads(row["nano_credits"]), row["effective_from"]))
+            for row in rows
+        ]
+
     async def add_price(self, price_id: str, model_id: str, nano_credits: Mapping[str, int]) -> Price:
         """Give a model a new price from now on.
 

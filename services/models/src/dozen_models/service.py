@@ -77,6 +77,10 @@ class CatalogueStore(Store, Protocol):
         """Take a model and its deployments out of the catalogue."""
         ...
 
+    async def prices(self) -> list[tuple[str, Price]]:
+        """Give every price that any model has or had, retired ones too, with the model's id, oldest first."""
+        ...
+
     async def add_price(self, price_id: str, model_id: str, nano_credits: Mapping[str, int]) -> Price:
         """Give a model a new price from now on."""
         ...
@@ -141,12 +145,16 @@ class CatalogueService:
                 await tx.notify(DEPLOYMENTS_CHANNEL, "")
 
     async def announce(self) -> None:
-        """Say again all that is current, for consumers that have lost it or never had it."""
+        """Say again all that is current, and every price, for consumers that have lost it or never had it.
+
+        Old prices too, because usage that is reported late is charged by the price of its time.
+        """
         async with self._store.transaction() as tx:
             await tx.lock()  # what is read here must not be announced after what replaces it
+            for model_id, price in await tx.prices():
+                await tx.emit(PriceChanged(price=price_message(model_id, price)))
             for model in await tx.models():
                 await tx.emit(ModelRegistered(model=model_message(model.card, model.created_at)))
-                await tx.emit(PriceChanged(price=price_message(model.card.id, model.price)))
                 for deployment_id, state in model.states.items():
                     if state.health is not Health.UNKNOWN:
                         await tx.emit(_health_changed(deployment_id, model.card.id, state))

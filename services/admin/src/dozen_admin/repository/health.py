@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from dozen_admin.domain import Answer, ServiceHealth
+from dozen_admin.domain.watch import Answer, ServiceHealth
 from dozen_chassis.postgres import Repository
 
 

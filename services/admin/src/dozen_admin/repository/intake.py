@@ -2,9 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 
-from dozen_admin.domain import Account, ApiKey, Balance, Charge, Health, Model, Price, Task
+from dozen_admin.domain.accounts import Account, Balance
+from dozen_admin.domain.catalogue import Health, Model, Price
+from dozen_admin.domain.keys import ApiKey
+from dozen_admin.domain.tasks import Task
+from dozen_admin.domain.usage import Charge
 from dozen_chassis.postgres import Repository
 
 # One statement, so that a charge and its part of each total are the same fact; `order by` lets concurrent
@@ -63,21 +68,36 @@ class IntakeRepository(Repository):
     async def put_balances(self, balances: Sequence[Balance]) -> None:
         """Keep balances that are newer than those known."""
         await self.db.executemany(
-            "insert into accounts as kept (id, available_nano_credits, balance_version) values ($1, $2, $3)"
-            " on conflict (id) do update set"
+            "insert into accounts as kept (id, available_nano_credits, leased_nano_credits, balance_version)"
+            " values ($1, $2, $3, $4) on conflict (id) do update set"
             "  available_nano_credits = excluded.available_nano_credits,"
+            "  leased_nano_credits = excluded.leased_nano_credits,"
             "  balance_version = excluded.balance_version"
             " where kept.balance_version < excluded.balance_version",
-            sorted((balance.account, balance.available, balance.version) for balance in balances),
+            sorted((one.account, one.available, one.leased, one.version) for one in balances),
         )
 
-    async def put_key(self, key: ApiKey) -> None:
-        """Keep a key; one that was revoked stays so."""
+    async def put_low_limit(self, account: str, limit: int | None) -> None:
+        """Keep below which balance an account is low; None tells that it was low, and no limit."""
         await self.db.execute(
-            "insert into api_keys as kept (account_id, id, name, created_at, revoked_at)"
-            " values ($1, $2, $3, $4, $5) on conflict (account_id, id) do update set"
-            "  name = excluded.name, revoked_at = coalesce(kept.revoked_at, excluded.revoked_at)",
-            key.account, key.id, key.name, key.created_at, key.revoked_at,
+            "insert into accounts as kept (id, low_below_nano_credits) values ($1, coalesce($2::bigint, 1))"
+            " on conflict (id) do update set"
+            "  low_below_nano_credits = coalesce($2, greatest(kept.low_below_nano_credits, 1))",
+            account, limit,
+        )  # fmt: skip
+
+    async def put_key(self, key: ApiKey, told_at: datetime) -> None:
+        """Keep a key, unless it was told of later; one that was revoked stays so."""
+        await self.db.execute(
+            "insert into api_keys as kept (account_id, id, terms, created_at, revoked_at, expires_at,"
+            "  previous_secret_expires_at, told_at)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (account_id, id) do update set"
+            "  terms = excluded.terms, revoked_at = excluded.revoked_at, expires_at = excluded.expires_at,"
+            "  previous_secret_expires_at = excluded.previous_secret_expires_at, told_at = excluded.told_at"
+            " where (kept.revoked_at is not null, kept.told_at)"
+            "  <= (excluded.revoked_at is not null, excluded.told_at)",
+            key.account, key.id, json.dumps(asdict(key.terms)), key.created_at, key.revoked_at,
+            key.expires_at, key.previous_secret_expires_at, told_at,
         )  # fmt: skip
 
     async def add_charges(self, charges: Sequence[Charge]) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from dozen_admin.domain import Action
+from dozen_admin.domain.staff import Action
 from dozen_chassis.postgres import Repository
 
 

@@ -2,16 +2,21 @@
 
 import json
 from datetime import datetime
+from typing import Any
 
-from dozen_admin.domain import Account, ApiKey, Charge, Deployment, Model, ModelUsage, Task, Totals
+from dozen_admin.domain.accounts import Account
+from dozen_admin.domain.catalogue import Deployment, Model
+from dozen_admin.domain.keys import ApiKey, Budget, KeyTerms, RateLimits
+from dozen_admin.domain.tasks import Task
+from dozen_admin.domain.usage import Charge, ModelUsage, Totals
 from dozen_chassis.postgres import Repository
 
 _MOST_MODELS = 500
 _MOST_DEPLOYMENTS = 1000
 
 _ACCOUNTS = (
-    "select id, name, opened_at, available_nano_credits as available,"
-    "  charged_nano_credits as charged, requests from accounts"
+    "select id, name, opened_at, available_nano_credits as available, leased_nano_credits as leased,"
+    "  low_below_nano_credits as low_below, charged_nano_credits as charged, requests from accounts"
 )
 
 
@@ -30,6 +35,15 @@ class ViewsRepository(Repository):
         row = await self.db.fetchrow(f"{_ACCOUNTS} where id = $1", account)
         return Account(**row) if row else None
 
+    async def low_accounts(self, limit: int) -> list[Account]:
+        """Give the accounts that are low or exhausted, those with the least first."""
+        rows = await self.db.fetch(
+            f"{_ACCOUNTS} where available_nano_credits + leased_nano_credits < low_below_nano_credits"
+            " order by available_nano_credits + leased_nano_credits, id limit $1",
+            limit,
+        )
+        return [Account(**row) for row in rows]
+
     async def account_count(self) -> int:
         """Count the accounts."""
         count: int = await self.db.fetchval("select count(*) from accounts")
@@ -38,11 +52,12 @@ class ViewsRepository(Repository):
     async def keys(self, account: str, limit: int) -> list[ApiKey]:
         """Give an account's keys, the newest first."""
         rows = await self.db.fetch(
-            "select id, account_id as account, name, created_at, revoked_at from api_keys"
+            "select id, account_id as account, terms, created_at, revoked_at, expires_at,"
+            "  previous_secret_expires_at from api_keys"
             " where account_id = $1 order by created_at desc, id limit $2",
             account, limit,
         )  # fmt: skip
-        return [ApiKey(**row) for row in rows]
+        return [ApiKey(**{**row, "terms": _terms(json.loads(row["terms"]))}) for row in rows]
 
     async def usage_by_model(self, account: str, since: datetime) -> list[ModelUsage]:
         """Give what an account used of each model since the hour of a moment, the dearest first."""
@@ -147,3 +162,16 @@ class ViewsRepository(Repository):
             after, limit,
         )  # fmt: skip
         return [Task(**row) for row in rows]
+
+
+def _terms(terms: dict[str, Any]) -> KeyTerms:
+    budget = terms["budget"]
+    return KeyTerms(
+        **{
+            **terms,
+            "endpoints": tuple(terms["endpoints"]),
+            "models": tuple(terms["models"]),
+            "limits": RateLimits(**terms["limits"]),
+            "budget": None if budget is None else Budget(**budget),
+        }
+    )

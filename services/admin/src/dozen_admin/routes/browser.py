@@ -6,7 +6,7 @@ from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dozen_admin.domain import form_token
+from dozen_admin.domain.staff import form_token
 from dozen_admin.errors import TooManyFailures, WrongPassword
 from dozen_admin.routes.rendering import Pages
 from dozen_admin.routes.sessions import LOGIN_COOKIE, local_path

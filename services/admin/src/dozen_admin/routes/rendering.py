@@ -11,6 +11,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dozen_admin.domain.keys import Budget, RateLimits
+
 _HOME = Path(__file__).parent.parent
 STATIC = _HOME / "static"
 
@@ -39,7 +41,14 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters.update(
-            credits=credits, number=number, quantities=quantities, prices=prices, moment=moment, lasted=lasted
+            credits=credits,
+            number=number,
+            quantities=quantities,
+            prices=prices,
+            limits=limits,
+            budget=budget,
+            moment=moment,
+            lasted=lasted,
         )
         self._environment.globals.update(asset=_asset)
 
@@ -72,6 +81,21 @@ def prices(nano_credits: Mapping[str, int]) -> list[tuple[str, str]]:
         count, what = _UNITS.get(unit, (1, f"per unit of {_words(unit)}"))
         written.append((credits(nano_credits[unit] * count), what))
     return written
+
+
+def limits(bounds: RateLimits) -> list[str]:
+    """Write the rate limits that there are."""
+    written = (
+        (bounds.requests_per_minute, "requests a minute"),
+        (bounds.tokens_per_minute, "tokens a minute"),
+        (bounds.concurrent_requests, "at once"),
+    )
+    return [f"{number(most)} {what}" for most, what in written if most is not None]
+
+
+def budget(most: Budget) -> str:
+    """Write what may be spent."""
+    return f"{credits(most.nano_credits)} {'a month' if most.period == 'month' else 'in total'}"
 
 
 def moment(time: datetime) -> Markup:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from dozen_admin.domain import SESSION_LIFETIME, form_token
+from dozen_admin.domain.staff import SESSION_LIFETIME, form_token
 from dozen_admin.errors import FormExpired, NotSignedIn, SignInNeeded
 from dozen_admin.routes.rendering import Pages
 from dozen_admin.service.staff import StaffService

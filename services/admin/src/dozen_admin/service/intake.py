@@ -5,7 +5,11 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self
 
-from dozen_admin.domain import Account, ApiKey, Balance, Charge, Health, Model, Price, Task
+from dozen_admin.domain.accounts import Account, Balance
+from dozen_admin.domain.catalogue import Health, Model, Price
+from dozen_admin.domain.keys import ApiKey
+from dozen_admin.domain.tasks import Task
+from dozen_admin.domain.usage import Charge
 
 _FORGET_BATCH = 5000
 
@@ -29,8 +33,12 @@ class Intake(Protocol):
         """Keep balances that are newer than those known."""
         ...
 
-    async def put_key(self, key: ApiKey) -> None:
-        """Keep a key; one that was revoked stays so."""
+    async def put_low_limit(self, account: str, limit: int | None) -> None:
+        """Keep below which balance an account is low; None tells that it was low, and no limit."""
+        ...
+
+    async def put_key(self, key: ApiKey, told_at: datetime) -> None:
+        """Keep a key, unless it was told of later; one that was revoked stays so."""
         ...
 
     async def add_charges(self, charges: Sequence[Charge]) -> None:
@@ -83,6 +91,18 @@ class IntakeService:
         """Take a balance."""
         await self._intake.put_balances([balance])
 
+    async def balance_low(self, balance: Balance, limit: int) -> None:
+        """Take a balance that fell below a limit; its account is low until it has as much again."""
+        async with self._intake.transaction() as tx:
+            await tx.put_balances([balance])
+            await tx.put_low_limit(balance.account, limit)
+
+    async def balance_exhausted(self, balance: Balance) -> None:
+        """Take a balance of which nothing is left."""
+        async with self._intake.transaction() as tx:
+            await tx.put_balances([balance])
+            await tx.put_low_limit(balance.account, None)
+
     async def usage_rated(
         self, delivery: str, charges: Sequence[Charge], balances: Sequence[Balance]
     ) -> None:
@@ -92,9 +112,9 @@ class IntakeService:
                 await tx.add_charges(charges)
                 await tx.put_balances(balances)
 
-    async def key_changed(self, key: ApiKey) -> None:
-        """Take a key that was made or revoked."""
-        await self._intake.put_key(key)
+    async def key_changed(self, key: ApiKey, told_at: datetime) -> None:
+        """Take a key that was made, changed or revoked, whole."""
+        await self._intake.put_key(key, told_at)
 
     async def model_registered(self, model: Model, announced_at: datetime) -> None:
         """Take a model, whole."""

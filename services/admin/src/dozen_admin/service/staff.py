@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import Counter
 
 from dozen.admin.v1.admin_events_pb2 import AdminActionTaken
-from dozen_admin.domain import (
+from dozen_admin.domain.staff import (
     ACTOR,
     FAILURE_WINDOW,
     SESSION_LIFETIME,

@@ -5,22 +5,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from dozen_admin.domain import (
-    Account,
-    ApiKey,
-    Charge,
-    Deployment,
-    Model,
-    ModelUsage,
-    ServiceHealth,
-    Task,
-    Totals,
-)
+from dozen_admin.domain.accounts import Account
+from dozen_admin.domain.catalogue import Deployment, Model
+from dozen_admin.domain.keys import ApiKey
+from dozen_admin.domain.tasks import Task
+from dozen_admin.domain.usage import Charge, ModelUsage, Totals
+from dozen_admin.domain.watch import ServiceHealth
 from dozen_admin.errors import AccountNotFound
 
 USAGE_DAYS = 30
 """How far back the usage of an account by model goes."""
 _SHOWN_WITH_ACCOUNT = 20
+_MOST_LOW_ACCOUNTS = 20
 
 
 class Views(Protocol):
@@ -32,6 +28,10 @@ class Views(Protocol):
 
     async def account(self, account: str) -> Account | None:
         """Give one account."""
+        ...
+
+    async def low_accounts(self, limit: int) -> list[Account]:
+        """Give the accounts that are low or exhausted, those with the least first."""
         ...
 
     async def account_count(self) -> int:
@@ -84,6 +84,8 @@ class Overview:
     last_hour: Totals
     last_day: Totals
     accounts: int
+    low_accounts: Sequence[Account]
+    """The first of those that are low or exhausted, those with the least first."""
     seen_at: datetime
 
 
@@ -95,6 +97,7 @@ class AccountDetail:
     keys: Sequence[ApiKey]
     usage: Sequence[ModelUsage]
     charges: Sequence[Charge]
+    seen_at: datetime
 
 
 class ViewsService:
@@ -116,6 +119,7 @@ class ViewsService:
             last_hour=await self._views.totals(now - timedelta(hours=1)),
             last_day=await self._views.totals(now - timedelta(hours=24)),
             accounts=await self._views.account_count(),
+            low_accounts=await self._views.low_accounts(_MOST_LOW_ACCOUNTS),
             seen_at=now,
         )
 
@@ -125,14 +129,16 @@ class ViewsService:
 
     async def account(self, account: str) -> AccountDetail:
         """Give one account with its keys, usage and newest charges."""
+        now = self._clock()
         found = await self._views.account(account)
         if found is None:
             raise AccountNotFound()
         return AccountDetail(
             account=found,
             keys=await self._views.keys(account, limit=100),
-            usage=await self._views.usage_by_model(account, self._clock() - timedelta(days=USAGE_DAYS)),
+            usage=await self._views.usage_by_model(account, now - timedelta(days=USAGE_DAYS)),
             charges=await self._views.charges(account=account, after=None, limit=_SHOWN_WITH_ACCOUNT),
+            seen_at=now,
         )
 
     async def charges(self, *, account: str | None, after: str | None, limit: int) -> Sequence[Charge]:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prometheus_client import Gauge
 
-from dozen_admin.domain import Answer, ServiceHealth
+from dozen_admin.domain.watch import Answer, ServiceHealth
 
 READY = Gauge("dozen_admin_service_ready", "1 where a service answers that it is ready.", ["service"])
 

@@ -92,30 +92,36 @@ class JobsService:
             request_id = f"req_{uuid4().hex}"
             wanted = facts(submission, parameters)
             admission = await self._gateway.admit(key_id, request_id, wanted, MAX_WAIT)
-            if admission.get("x-dozen-account") != account:
-                raise KeyOfAnotherAccount()
-            job = Job(
-                id=job_id,
-                account=account,
-                key_id=key_id,
-                request_id=request_id,
-                task_type=submission.task_type,
-                priority=submission.priority,
-                callback_url=submission.callback_url,
-                max_retries=submission.max_retries,
-                timeout_seconds=submission.timeout_seconds,
-                created_at=self._now(),
-            )
-            async with self._jobs.transaction() as jobs:
-                await jobs.lock_account(account)
-                if known := await self._submitted(jobs, account, idempotency_key, mark):
-                    return known
-                await self._check_room(jobs, account)
-                await jobs.add(job, submission.parameters, mark, idempotency_key)
-                await jobs.emit(
-                    task_requested(job, submission.parameters, admission),
-                    subject_suffix=f".{job.task_type}.{job.priority}",
+            is_kept = False
+            try:
+                if admission.get("x-dozen-account") != account:
+                    raise KeyOfAnotherAccount()
+                job = Job(
+                    id=job_id,
+                    account=account,
+                    key_id=key_id,
+                    request_id=request_id,
+                    task_type=submission.task_type,
+                    priority=submission.priority,
+                    callback_url=submission.callback_url,
+                    max_retries=submission.max_retries,
+                    timeout_seconds=submission.timeout_seconds,
+                    created_at=self._now(),
                 )
+                async with self._jobs.transaction() as jobs:
+                    await jobs.lock_account(account)
+                    if known := await self._submitted(jobs, account, idempotency_key, mark):
+                        return known
+                    await self._check_room(jobs, account)
+                    await jobs.add(job, submission.parameters, mark, idempotency_key)
+                    await jobs.emit(
+                        task_requested(job, submission.parameters, admission),
+                        subject_suffix=f".{job.task_type}.{job.priority}",
+                    )
+                is_kept = True
+            finally:
+                if not is_kept:  # so that nothing is held for what is never done
+                    await self._gateway.withdraw(request_id)
         SUBMITTED.labels(job.task_type).inc()
         return job, Payload(submission.parameters)
 

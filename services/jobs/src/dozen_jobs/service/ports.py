@@ -20,6 +20,10 @@ class Gateway(Protocol):
         """Give the headers of the admission; raise `SubmissionRefused` where there is none."""
         ...
 
+    async def withdraw(self, request_id: str) -> None:
+        """Say that an admitted request is never going to be sent."""
+        ...
+
 
 class Jobs(Protocol):
     """The jobs that are kept."""

@@ -1,0 +1,1 @@
+"""What the staff sees, and the rules for signing in, by noun."""

@@ -1,0 +1,1 @@
+"""JetStream handlers of the admin service, by noun."""
