@@ -1,7 +1,7 @@
 # Every target is one script in scripts/; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs restart clean setup protos lock run migrate format lint types \
-        charts test test-contract test-e2e check image
+.PHONY: help up down status logs restart reconcile clean setup protos lock run migrate format lint types \
+        charts test test-contract test-e2e chaos simulate bench check image
 
 ##@ Run the platform
 up:            ## Start everything here (MODELS=chat: fewer models; PORT_OFFSET=1000: other ports)
@@ -14,6 +14,8 @@ logs:          ## Follow the logs of one process (S=chat) or of all
 	@scripts/logs
 restart:       ## Stop and start one process (S=chat) or all
 	@scripts/restart
+reconcile:     ## Compare what was reported, rated and posted (ARGS="--start 2026-10-05 --end 2026-10-06")
+	@scripts/reconcile
 clean:         ## Stop everything and delete its data
 	@scripts/clean
 
@@ -45,6 +47,12 @@ test-contract: ## Run the official client and every caller against the real serv
 	@scripts/test contract
 test-e2e:      ## Run the journeys, against DOZEN_URL or a platform of their own
 	@scripts/test e2e
+chaos:         ## Kill parts of a platform under load (KILLS=100, SEED=7), then check its books
+	@scripts/chaos
+simulate:      ## Play credits, gateway and a bad network through from seeds (SEEDS=5000)
+	@scripts/simulate
+bench:         ## Measure (ONLY="decide rating"); writes .dozen/bench/latest.json
+	@scripts/bench
 check:         ## Run all that CI runs: lint, types, charts, test
 	@scripts/check
 image:         ## Build the container image of one service (S=chat)

@@ -1,7 +1,11 @@
 """What the journeys are made of: clients of the platform, accounts of their own, and its operator."""
 
 import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc.aio
 import httpx
@@ -14,7 +18,10 @@ from dozen.gateway.v1.gateway_service_pb2 import CreateApiKeyRequest
 from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from dozen_chassis.grpc import open_channel
 from dozen_local.bootstrap import OPERATOR
+from dozen_local.credentials import Credentials
+from dozen_local.layout import SERVICE_PORTS, Layout
 from dozen_local.platform import Platform
+from dozen_local.ports import is_free
 
 CHAT_MODEL = "smollm2-135m-instruct"
 NANO_CREDITS = 1_000_000_000
@@ -23,6 +30,41 @@ HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 
 def ignore(step: str, state: str) -> None:
     """Report to nobody."""
+
+
+@contextmanager
+def temporary_platform(settings: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[Platform]:
+    """Run a platform on free ports for the block, then delete it.
+
+    `settings` are further environment variables of services, by their names.
+    """
+    with unstarted_platform(settings) as platform:
+        platform.up(ignore)
+        yield platform
+
+
+@contextmanager
+def unstarted_platform(settings: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[Platform]:
+    """Give a platform of which nothing runs yet; stop after the block what does, and delete it."""
+    with tempfile.TemporaryDirectory(prefix="dozen-e2e-") as directory:
+        home = Path(directory)
+        home.chmod(0o755)  # the user that PostgreSQL runs as passes through
+        layout = Layout(home, _free_port_offset())
+        platform = Platform(layout, Credentials.open(layout.credentials_file), settings)
+        layout.save()
+        try:
+            yield platform
+        finally:
+            platform.down()
+            platform.postgres.remove()
+
+
+def _free_port_offset() -> int:
+    """Find an offset at which no port of a deployment is taken."""
+    ports = [port for pair in SERVICE_PORTS.values() for port in pair]
+    return next(
+        offset for offset in range(10_000, 50_000, 1_000) if all(is_free(port + offset) for port in ports)
+    )
 
 
 @dataclass(frozen=True)
@@ -60,17 +102,25 @@ class Operator:
         """Open an account with credits and a key."""
         account = f"e2e{secrets.token_hex(6)}"
         async with self._channel("credits") as channel:
-            credits = CreditsServiceStub(channel)
-            await credits.OpenAccount(OpenAccountRequest(account_id=account, name="Journey"), timeout=10)
-            if nano_credits:
-                grant = GrantRequest(
-                    account_id=account, nano_credits=nano_credits, idempotency_key=account, reason="journey"
-                )
-                await credits.Grant(grant, timeout=10)
+            request = OpenAccountRequest(account_id=account, name="Journey")
+            await CreditsServiceStub(channel).OpenAccount(request, timeout=10)
+        if nano_credits:
+            await self.grant(account, nano_credits, idempotency_key=account)
         async with self._channel("gateway") as channel:
-            request = CreateApiKeyRequest(account_id=account, name="journey")
-            created = await GatewayServiceStub(channel).CreateApiKey(request, timeout=10)
+            creation = CreateApiKeyRequest(account_id=account, name="journey")
+            created = await GatewayServiceStub(channel).CreateApiKey(creation, timeout=10)
         return Account(account, created.secret)
+
+    async def grant(self, account: str, nano_credits: int, *, idempotency_key: str) -> None:
+        """Give an account credits, once per idempotency key."""
+        request = GrantRequest(
+            account_id=account,
+            nano_credits=nano_credits,
+            idempotency_key=idempotency_key,
+            reason="journey",
+        )
+        async with self._channel("credits") as channel:
+            await CreditsServiceStub(channel).Grant(request, timeout=10)
 
     def _channel(self, service: str) -> grpc.aio.Channel:
         platform = self.platform
