@@ -20,6 +20,8 @@ WAITING = Gauge("dozen_outbox_waiting_messages", "Outbox messages seen waiting a
 Record = TypeVar("Record")
 
 POLL_SECONDS = 1.0
+GATHER_SECONDS = 0.01
+"""What is committed within this time shares the trips to the database."""
 BATCH = 200
 
 
@@ -45,6 +47,7 @@ class Relay:
             try:
                 async with asyncio.timeout(delay):
                     await self._database.outbox_filled.wait()
+                await asyncio.sleep(GATHER_SECONDS)
             except TimeoutError:
                 pass
             self._database.outbox_filled.clear()

@@ -166,6 +166,7 @@ async def _http(app: App, settings: ServiceSettings, resources: Resources) -> As
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody is believed to be somebody else
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
     )

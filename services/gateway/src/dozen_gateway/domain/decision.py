@@ -161,11 +161,9 @@ def _deployments(model: Model, service: str, state: State, draw: Random) -> Sequ
         share = draw.random() ** (1 / deployment.weight) if deployment.weight > 0 else -1.0
         return deployment.priority, -share
 
-    return sorted(
-        (
-            deployment
-            for deployment in model.deployments
-            if deployment.service == service and state.usable.get(deployment.id, True)
-        ),
-        key=order,
-    )
+    usable = [
+        deployment
+        for deployment in model.deployments
+        if deployment.service == service and state.usable.get(deployment.id, True)
+    ]
+    return sorted(usable, key=order) if len(usable) > 1 else usable

@@ -139,6 +139,8 @@ class DecisionService:
                         if not isinstance(decision, Shortage):
                             # Without a pause since the decision, so that nobody else has taken what it found.
                             return self._conclude(decision, facts, request_id, lifetime)
+                        if decision.purse_key != shortage.purse_key:  # its budget has changed meanwhile
+                            break
                         if decision.missing_nano_credits:
                             await self._leases.supply(purse, decision.nano_credits)
                         if decision.permits:
