@@ -167,6 +167,14 @@ class NoLimits:
         """Take nothing back."""
 
 
+class NoNews:
+    """Knows no key that is not in memory."""
+
+    async def look_up(self, api_key: str) -> bool:
+        """Find nothing."""
+        return False
+
+
 class Gateway:
     """One process, from its start to its end."""
 
@@ -201,7 +209,7 @@ class Gateway:
             self._session, self.state, self.holds, max_age=_STATE_AGE, clock=self._clock
         )
         self.decisions = DecisionService(
-            self.state, self.leases, limits, self.holds, _ADDRESSES, b"master",
+            self.state, self.leases, limits, self.holds, NoNews(), _ADDRESSES, b"master",
             clock=self._clock, monotonic=time, draw=world.random,
         )  # fmt: skip
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their start

@@ -90,6 +90,14 @@ class NoLimits:
         """Take nothing back."""
 
 
+class NoNews:
+    """Knows no key beyond those in memory."""
+
+    async def look_up(self, api_key: str) -> bool:
+        """Find nothing."""
+        return False
+
+
 @pytest.fixture
 def decisions_on() -> Callable[[State, str, bytes], DecisionService]:
     """Makes decisions on a state, with every service at an address."""
@@ -101,6 +109,7 @@ def decisions_on() -> Callable[[State, str, bytes], DecisionService]:
             LeaseService(state, GenerousCredits(state)),
             limits,
             HoldService(state, limits, lambda: True, longest_request=60),
+            NoNews(),
             {route.service: address for route in ROUTES},
             master_key,
         )

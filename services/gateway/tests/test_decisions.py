@@ -11,6 +11,7 @@ from dozen_chassis.signing import derive_key
 from dozen_gateway.domain.bounds import Asked
 from dozen_gateway.domain.decision import Facts
 from dozen_gateway.domain.holds import Settlement
+from dozen_gateway.domain.keys import ApiKey
 from dozen_gateway.domain.leases import LeaseAnswer, LeaseWish
 from dozen_gateway.domain.limits import Cost, Measure, RateLimits
 from dozen_gateway.domain.rejections import Rejection
@@ -70,6 +71,22 @@ class FakeLimiter:
 
 
 @dataclass
+class FakeLookup:
+    """Finds a key once it is there."""
+
+    state: State
+    there: ApiKey | None = None
+    asked: list[str] = field(default_factory=list)
+
+    async def look_up(self, api_key: str) -> bool:
+        self.asked.append(api_key)
+        if self.there is None:
+            return False
+        self.state.keys[self.there.id] = self.there
+        return True
+
+
+@dataclass
 class Stage:
     """A replica."""
 
@@ -81,6 +98,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.limiter = FakeLimiter(self.state)
+        self.lookup = FakeLookup(self.state)
         leases = LeaseService(self.state, self.credits, monotonic=lambda: self.monotonic)
         self.holds = HoldService(
             self.state,
@@ -95,6 +113,7 @@ class Stage:
             leases,
             self.limiter,
             self.holds,
+            self.lookup,
             ADDRESSES,
             MASTER_KEY,
             clock=lambda: self.clock,
@@ -186,15 +205,28 @@ async def test_ids_and_lifetimes_that_cannot_be_signed_are_refused(
         await stage.decisions.decide(facts, request_id, lifetime)
 
 
-def test_the_first_half_of_a_decision_needs_no_model(stage: Stage, facts: Facts) -> None:
-    assert not isinstance(stage.decisions.identify(replace(facts, model="")), Rejection)
-    assert isinstance(stage.decisions.identify(replace(facts, api_key="")), Rejection)
+async def test_the_first_half_of_a_decision_needs_no_model(stage: Stage, facts: Facts) -> None:
+    assert not isinstance(await stage.decisions.identify(replace(facts, model="")), Rejection)
+    assert isinstance(await stage.decisions.identify(replace(facts, api_key="")), Rejection)
+    assert not stage.lookup.asked
+
+
+async def test_a_key_that_is_not_known_is_looked_up(stage: Stage, facts: Facts) -> None:
+    key = stage.state.keys.pop("key1")
+    assert code(await stage.decisions.decide(facts, "req_1")) == "invalid_api_key"
+    assert stage.lookup.asked == [facts.api_key]
+    stage.lookup.there = key
+    assert not isinstance(await stage.decisions.identify(facts), Rejection)
+    del stage.state.keys["key1"]
+    admitted(await stage.decisions.decide(facts, "req_1"))
 
 
 def test_every_service_needs_an_address(stage: Stage) -> None:
     leases = LeaseService(stage.state, stage.credits)
     with pytest.raises(ValueError, match="storage"):
-        DecisionService(stage.state, leases, stage.limiter, stage.holds, {"chat": "http://chat"}, MASTER_KEY)
+        DecisionService(
+            stage.state, leases, stage.limiter, stage.holds, stage.lookup, {"chat": "http://chat"}, MASTER_KEY
+        )
 
 
 async def test_a_lease_is_acquired_for_the_first_request_and_pays_for_more(bare: Stage, facts: Facts) -> None:

@@ -20,9 +20,9 @@ class Settings(AdmittedSettings):
     )
     lease_seconds: float = Field(60, gt=0, description="How long a lease lasts after its holder's last call.")
     longest_request_seconds: float = Field(
-        1200,
+        1260,
         ge=0,
-        description="How long an expired lease is kept for the requests that may still be running.",
+        description="How long an expired lease is kept: a minute for requests to begin, 20 for them to end.",
     )
     low_balance_nano_credits: int = Field(
         1_000_000_000, description="A balance that falls below this is announced as low; 0 announces none."

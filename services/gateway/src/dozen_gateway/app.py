@@ -22,6 +22,7 @@ from dozen_gateway.repository.read_models import ReadModelsRepository
 from dozen_gateway.service.account_limits import AccountLimitsService
 from dozen_gateway.service.decisions import DecisionService
 from dozen_gateway.service.holds import HoldService
+from dozen_gateway.service.key_lookups import KeyLookup
 from dozen_gateway.service.keys import KeyService
 from dozen_gateway.service.leases import LeaseService
 from dozen_gateway.service.limits import Limiter
@@ -62,6 +63,7 @@ async def create_app(settings: Settings, stack: Resources) -> App:
         leases,
         limiter,
         holds,
+        KeyLookup(KeysRepository(database), state),
         settings.service_addresses,
         master_key,
     )

@@ -8,6 +8,8 @@ from dozen_gateway.domain.limits import Exceeded
 
 _SHOWN_CHARACTERS = 100
 
+WRONG_KEY = "invalid_api_key"
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -50,7 +52,7 @@ def no_api_key() -> Rejection:
     """Say that the request names no API key."""
     return Rejection(
         401,
-        "invalid_api_key",
+        WRONG_KEY,
         "You didn't provide an API key. You need to provide your API key in an Authorization header using"
         " Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
     )
@@ -58,7 +60,7 @@ def no_api_key() -> Rejection:
 
 def wrong_api_key(masked: str) -> Rejection:
     """Say that there is no such key, or no more; which of the two is nobody's business."""
-    return Rejection(401, "invalid_api_key", f"Incorrect API key provided: {masked}.")
+    return Rejection(401, WRONG_KEY, f"Incorrect API key provided: {masked}.")
 
 
 def endpoint_not_allowed(method: str, pattern: str) -> Rejection:

@@ -60,7 +60,7 @@ class Edge:
             client_address=scope["client"][0] if scope["client"] else "",
             api_key=_api_key(headers),
         )
-        route = self._decisions.identify(facts)
+        route = await self._decisions.identify(facts)
         if isinstance(route, Rejection):
             raise Rejected(route)
         scope["route_name"] = route.pattern

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,11 +11,13 @@ from typing import Any
 
 import asyncpg
 
-from dozen_chassis.postgres import Connection
+from dozen_chassis.postgres import FAILURES, Connection
 from dozen_gateway.domain.key_requests import Answered, KeyRequest
 from dozen_gateway.domain.keys import ANY, NO_LABELS, ApiKey, Budget, BudgetPeriod
 from dozen_gateway.domain.limits import RateLimits
 from dozen_gateway.repository.followed import FollowedRepository
+
+log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 2000  # take some milliseconds
 
@@ -61,6 +64,14 @@ class KeysRepository(FollowedRepository):
             "select * from api_keys where account_id = $1 and id = $2", account, key_id
         )
         return _key(row) if row else None
+
+    async def look_up_key(self, account: str, key_id: str) -> ApiKey | None:
+        """Give a key of an account; None too where the database does not answer."""
+        try:
+            return await self.find_key(account, key_id)
+        except FAILURES as error:
+            log.warning("a key cannot be looked up: %r", error)
+            return None
 
     async def list_keys(
         self, account: str, *, limit: int, after: str | None, newest_first: bool, revoked: bool

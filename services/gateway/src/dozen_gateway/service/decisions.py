@@ -47,6 +47,14 @@ class Limiter(Protocol):
         ...
 
 
+class KeyLookup(Protocol):
+    """Where keys are that are not known here yet."""
+
+    async def look_up(self, api_key: str) -> bool:
+        """Look for a key that was refused; True where there is news of it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What an admitted request is given on its way."""
@@ -70,6 +78,7 @@ class DecisionService:
         leases: LeaseService,
         limiter: Limiter,
         holds: HoldService,
+        keys: KeyLookup,
         addresses: Mapping[str, str],
         master_key: bytes,
         *,
@@ -84,6 +93,7 @@ class DecisionService:
         self._leases = leases
         self._limiter = limiter
         self._holds = holds
+        self._lookup = keys
         self._addresses = addresses
         self._keys = {service: derive_key(master_key, f"admission:{service}") for service in services}
         self._clock = clock
@@ -91,9 +101,11 @@ class DecisionService:
         self._draw = draw or Random()
         self._admitted = DECISIONS.labels("admitted", "")
 
-    def identify(self, facts: Facts) -> Route | Rejection:
+    async def identify(self, facts: Facts) -> Route | Rejection:
         """Find the route of a request, or reject it, before its body is read."""
         caller = identify(facts, self._state, self._clock())
+        if await self._has_news(caller, facts):
+            caller = identify(facts, self._state, self._clock())
         if isinstance(caller, Rejection):
             return _count(caller)
         return caller.route
@@ -114,6 +126,8 @@ class DecisionService:
             raise InvalidRequest("An admission must live for some time.", param="time_to_live")
         lifetime = min(lifetime, LONGEST_LIFETIME_SECONDS)
         decision = self._decide(facts)
+        if await self._has_news(decision, facts):
+            decision = self._decide(facts)
         if isinstance(decision, Shortage):
             return await self._decide_in_turn(facts, request_id, lifetime, decision)
         return self._conclude(decision, facts, request_id, lifetime)
@@ -121,6 +135,10 @@ class DecisionService:
     def finish(self, request_id: str, *, unsent: bool = False) -> None:
         """Note that an admitted request has ended, or that no service was given it."""
         self._holds.finish(request_id, unsent=unsent)
+
+    async def _has_news(self, decision: object, facts: Facts) -> bool:
+        is_refused = isinstance(decision, Rejection) and decision.code == rejections.WRONG_KEY
+        return is_refused and facts.api_key != "" and await self._lookup.look_up(facts.api_key)
 
     def _decide(self, facts: Facts) -> Admitted | Rejection | Shortage:
         return decide(facts, self._state, self._clock(), self._monotonic(), self._draw)
