@@ -99,16 +99,21 @@ class NoNews:
 
 
 @pytest.fixture
-def decisions_on() -> Callable[[State, str, bytes], DecisionService]:
+def holds_on() -> Callable[[State], HoldService]:
+    """Makes the holds of a state, without limits."""
+    return lambda state: HoldService(state, NoLimits(), lambda: True, longest_request=60)
+
+
+@pytest.fixture
+def decisions_on(holds_on: Callable[[State], HoldService]) -> Callable[[State, str, bytes], DecisionService]:
     """Makes decisions on a state, with every service at an address."""
 
     def make(state: State, address: str, master_key: bytes) -> DecisionService:
-        limits = NoLimits()
         return DecisionService(
             state,
             LeaseService(state, GenerousCredits(state)),
-            limits,
-            HoldService(state, limits, lambda: True, longest_request=60),
+            NoLimits(),
+            holds_on(state),
             NoNews(),
             {route.service: address for route in ROUTES},
             master_key,

@@ -1,5 +1,6 @@
 """What other services tell of arrives in the database, in whatever order it comes."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,7 +21,6 @@ from dozen.models.v1.models_pb2 import (
 from dozen_chassis.events import Delivery
 from dozen_chassis.postgres import Database
 from dozen_gateway.domain import state
-from dozen_gateway.domain.limits import Cost
 from dozen_gateway.domain.state import Account, Snapshot, State
 from dozen_gateway.handlers import HANDLERS
 from dozen_gateway.repository.read_models import ReadModelsRepository
@@ -32,35 +32,31 @@ pytestmark = pytest.mark.integration
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
+Handle = Callable[..., Awaitable[Snapshot]]
+
+
 @pytest.fixture
-def repository(database: Database) -> ReadModelsRepository:
-    return ReadModelsRepository(database)
+def handle(database: Database, holds_on: Callable[[State], HoldService]) -> Handle:
+    """Hands an event over; gives what is kept then."""
+    repository, state = ReadModelsRepository(database), State()
+    read_models = ReadModelService(repository, state, holds_on(state), max_age=300)
+
+    async def handle(event: Message, at: datetime = NOW) -> Snapshot:
+        await HANDLERS[type(event)](event, Delivery("event-1", 1, at), read_models)
+        return await repository.read()
+
+    return handle
 
 
-class NoLimits:
-    """Takes nothing back."""
-
-    def finish(self, costs: tuple[Cost, ...], used_tokens: int) -> None: ...
-
-
-async def handle(repository: ReadModelsRepository, event: Message, at: datetime = NOW) -> Snapshot:
-    delivery = Delivery("event-1", 1, at)
-    state = State()
-    holds = HoldService(state, NoLimits(), lambda: True, longest_request=60)
-    read_models = ReadModelService(repository, state, holds, max_age=300)
-    await HANDLERS[type(event)](event, delivery, read_models)
-    return await repository.read()
-
-
-async def test_balances_are_taken_from_every_event_that_has_them(repository: ReadModelsRepository) -> None:
+async def test_balances_are_taken_from_every_event_that_has_them(handle: Handle) -> None:
     opened = AccountOpened(balance=Balance(account_id="acme", available_nano_credits=0, version=1))
     granted = CreditsGranted(balance=Balance(account_id="acme", available_nano_credits=9, version=2))
-    assert (await handle(repository, opened)).accounts == {"acme": Account(0, 1)}
-    assert (await handle(repository, granted)).accounts == {"acme": Account(9, 2)}
-    assert (await handle(repository, opened)).accounts == {"acme": Account(9, 2)}
+    assert (await handle(opened)).accounts == {"acme": Account(0, 1)}
+    assert (await handle(granted)).accounts == {"acme": Account(9, 2)}
+    assert (await handle(opened)).accounts == {"acme": Account(9, 2)}
 
 
-async def test_of_several_balances_in_one_event_the_newest_is_taken(repository: ReadModelsRepository) -> None:
+async def test_of_several_balances_in_one_event_the_newest_is_taken(handle: Handle) -> None:
     rated = UsageRated(
         balances=[
             Balance(account_id="acme", available_nano_credits=3, version=5),
@@ -68,13 +64,13 @@ async def test_of_several_balances_in_one_event_the_newest_is_taken(repository: 
             Balance(account_id="other", available_nano_credits=1, version=1),
         ]
     )
-    assert (await handle(repository, rated)).accounts == {"acme": Account(3, 5), "other": Account(1, 1)}
+    assert (await handle(rated)).accounts == {"acme": Account(3, 5), "other": Account(1, 1)}
 
 
-async def test_a_model_is_taken_whole(repository: ReadModelsRepository) -> None:
+async def test_a_model_is_taken_whole(handle: Handle) -> None:
     deployment = Deployment(id="smol-1", service="chat", address="http://chat:8080/", priority=1, weight=100)
     model = Model(id="a/smol", capabilities=["chat"], context_length=2048, deployments=[deployment])
-    known = await handle(repository, ModelRegistered(model=model))
+    known = await handle(ModelRegistered(model=model))
     assert known.models == {
         "a/smol": state.Model(
             "a/smol",
@@ -84,14 +80,14 @@ async def test_a_model_is_taken_whole(repository: ReadModelsRepository) -> None:
         )
     }
     del model.deployments[:]
-    known = await handle(repository, ModelRegistered(model=model), NOW + timedelta(seconds=1))
+    known = await handle(ModelRegistered(model=model), NOW + timedelta(seconds=1))
     assert known.models["a/smol"].deployments == ()
 
 
-async def test_a_price_is_taken_with_its_beginning(repository: ReadModelsRepository) -> None:
+async def test_a_price_is_taken_with_its_beginning(handle: Handle) -> None:
     price = Price(id="price-1", model_id="smol", nano_credits={"input_tokens": 5})
     price.effective_from.FromDatetime(NOW)
-    known = await handle(repository, PriceChanged(price=price))
+    known = await handle(PriceChanged(price=price))
     assert known.prices == {"smol": (state.Price("price-1", {"input_tokens": 5}, NOW.timestamp()),)}
 
 
@@ -100,8 +96,8 @@ async def test_a_price_is_taken_with_its_beginning(repository: ReadModelsReposit
     [(HEALTH_HEALTHY, True), (HEALTH_UNHEALTHY, False), (HEALTH_UNSPECIFIED, True)],
 )
 async def test_only_an_unhealthy_deployment_takes_no_requests(
-    repository: ReadModelsRepository, health: Health.ValueType, usable: bool
+    handle: Handle, health: Health.ValueType, usable: bool
 ) -> None:
     changed = DeploymentHealthChanged(deployment_id="smol-1", model_id="smol", health=health)
     changed.observed_at.FromDatetime(NOW)
-    assert (await handle(repository, changed)).usable == {"smol-1": usable}
+    assert (await handle(changed)).usable == {"smol-1": usable}

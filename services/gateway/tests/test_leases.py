@@ -127,7 +127,7 @@ class Stage:
     def hold(self, request_id: str, amount: int) -> None:
         self.purse.used_at = self.clock.now
         assert self.free >= amount
-        self.state.holds.open(Hold(request_id, self.purse.lease, amount, 0, (), 0.0, 1e9))
+        self.state.holds.open(Hold(request_id, self.purse.lease, amount, (), 0.0, 1e9))
 
     def settle(self, request_id: str, cost: int) -> None:
         hold = self.state.holds.get(request_id)

@@ -11,6 +11,7 @@ from dozen_gateway.domain.bounds import LEAST_ANSWER_TOKENS, Asked
 from dozen_gateway.domain.decision import Admitted, Facts, decide
 from dozen_gateway.domain.keys import ApiKey, Budget, BudgetPeriod, KeyParts, hash_secret, write_key
 from dozen_gateway.domain.leases import Lease, Purse
+from dozen_gateway.domain.limits import RateLimits
 from dozen_gateway.domain.promises import Promise, Shortage
 from dozen_gateway.domain.rejections import Rejection
 from dozen_gateway.domain.state import Account, Deployment, Model, Price, Snapshot, State
@@ -89,8 +90,10 @@ HELD = (100 + 256) * 1 + 50 * 10
 def test_the_worst_case_is_held_and_the_service_told_to_keep_to_it() -> None:
     promise = promised(CHAT, make(free=10_000))
     assert promise.nano_credits == HELD
-    assert promise.tokens == 100 + 256 + 50
     assert promise.facts == {"max-tokens": "50"}
+    limited = make(free=10_000, key=replace(KEY, limits=RateLimits(tokens_per_minute=1000)))
+    (counted,) = short(CHAT, limited).permits
+    assert counted.amount == 100 + 256 + 50
 
 
 @pytest.mark.parametrize(

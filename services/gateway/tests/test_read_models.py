@@ -1,7 +1,7 @@
 """The state follows the database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -9,7 +9,6 @@ import pytest
 
 from dozen_gateway.domain.holds import Hold, Settlement, Settlements
 from dozen_gateway.domain.leases import Lease
-from dozen_gateway.domain.limits import Cost
 from dozen_gateway.domain.state import Account, Model, Price, Snapshot, State
 from dozen_gateway.errors.decisions import NotLoaded
 from dozen_gateway.service.holds import HoldService
@@ -47,20 +46,18 @@ class FakeReadModels:
             yield snapshot
 
 
-class NoLimits:
-    """Takes nothing back."""
-
-    def finish(self, costs: tuple[Cost, ...], used_tokens: int) -> None: ...
+HoldsOn = Callable[[State], HoldService]
 
 
-def read_models_of(store: FakeReadModels, state: State, now: float = 1000.0) -> ReadModelService:
-    holds = HoldService(state, NoLimits(), lambda: True, longest_request=60)
-    return ReadModelService(store, state, holds, max_age=300, clock=lambda: now)
+def read_models_of(
+    store: FakeReadModels, state: State, holds_on: HoldsOn, now: float = 1000.0
+) -> ReadModelService:
+    return ReadModelService(store, state, holds_on(state), max_age=300, clock=lambda: now)
 
 
-async def test_the_gateway_is_not_ready_until_the_state_is_loaded() -> None:
+async def test_the_gateway_is_not_ready_until_the_state_is_loaded(holds_on: HoldsOn) -> None:
     store, state = FakeReadModels(), State()
-    read_models = read_models_of(store, state)
+    read_models = read_models_of(store, state, holds_on)
     with pytest.raises(NotLoaded):
         await read_models.ping()
     store.told.put_nowait(Snapshot(whole=True, accounts={"acme": Account(5, 1)}))
@@ -73,23 +70,25 @@ async def test_the_gateway_is_not_ready_until_the_state_is_loaded() -> None:
     assert sample.value == 2
 
 
-async def test_whatever_is_heard_makes_the_state_trusted_for_longer() -> None:
+async def test_whatever_is_heard_makes_the_state_trusted_for_longer(holds_on: HoldsOn) -> None:
     store, state = FakeReadModels(), State()
     store.told.put_nowait(Snapshot())
     store.told.put_nowait(None)
-    await read_models_of(store, state, now=5000.0).follow()
+    await read_models_of(store, state, holds_on, now=5000.0).follow()
     assert state.trusted_until == 5300.0
 
 
 @pytest.mark.parametrize("settled", [frozenset({"req_1", "req_other"}), None])
-async def test_holds_of_settled_requests_are_closed(settled: frozenset[str] | None) -> None:
+async def test_holds_of_settled_requests_are_closed(
+    holds_on: HoldsOn, settled: frozenset[str] | None
+) -> None:
     store, state, lease = FakeReadModels(), State(), Lease("lease_1")
     lease.granted = 100
     for request_id in ("req_1", "req_2"):
-        state.holds.open(Hold(request_id, lease, 40, 0, (), 0.0, 1e9))
+        state.holds.open(Hold(request_id, lease, 40, (), 0.0, 1e9))
     store.settled["req_1"] = Settlement("lease_1", 15, 9)
     store.told.put_nowait(Snapshot(settled=settled))
     store.told.put_nowait(None)
-    await read_models_of(store, state).follow()
+    await read_models_of(store, state, holds_on).follow()
     assert list(state.holds.ids()) == ["req_2"]
     assert (lease.held, lease.settled, lease.free) == (40, 15, 45)

@@ -15,7 +15,6 @@ class Hold:
     lease: Lease | None
     """None where nothing is to be paid and only limits count."""
     nano_credits: int
-    tokens: int
     costs: tuple[Cost, ...]
     """The tokens that it counts against limits, as they were taken."""
     opened_at: float

@@ -8,7 +8,7 @@ from dozen_gateway.domain.keys import Budget
 class Lease:
     """A part of an account's balance, and what is promised and spent of it."""
 
-    __slots__ = ("granted", "held", "holder", "id", "settled", "valid_until")
+    __slots__ = ("granted", "held", "holder", "id", "lifetime", "settled", "valid_until")
 
     def __init__(self, lease_id: str, holder: str = "") -> None:
         self.id = lease_id
@@ -20,6 +20,8 @@ class Lease:
         """What its requests have cost."""
         self.held = 0
         """What is promised to requests that are not settled."""
+        self.lifetime = 0.0
+        """Seconds that it lasts after a call."""
         self.valid_until = 0.0
         """Monotonic seconds; past it nothing more is promised."""
 

@@ -19,8 +19,6 @@ class Promise:
     purse: Purse | None = None
     """Where it is paid from; None where it costs nothing."""
     nano_credits: int = 0
-    tokens: int = 0
-    """Of input and output, as counted against limits."""
     costs: tuple[Cost, ...] = ()
     """What it counts against limits."""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +72,7 @@ def promise(
         permits = verdict
     if missing or permits:
         return Shortage(key.account, key.id if key.budget else "", amount, missing, permits)
-    return Promise(purse, amount, tokens, counted, _kept_to(bound, answer_tokens))
+    return Promise(purse, amount, counted, _kept_to(bound, answer_tokens))
 
 
 def _available(purse: Purse, state: State) -> int:

@@ -8,7 +8,7 @@ from typing import Protocol
 from prometheus_client import Counter, Gauge
 
 from dozen_gateway.domain.decision import Admitted
-from dozen_gateway.domain.holds import Hold, Settlements
+from dozen_gateway.domain.holds import Hold, Settlement, Settlements
 from dozen_gateway.domain.limits import Cost, Measure
 from dozen_gateway.domain.state import State
 
@@ -75,7 +75,6 @@ class HoldService:
                 request_id=request_id,
                 lease=lease,
                 nano_credits=promise.nano_credits,
-                tokens=promise.tokens,
                 costs=taken,
                 opened_at=self._clock(),
                 expires_at=holds.time + lifetime + self._longest_request,
@@ -87,12 +86,12 @@ class HoldService:
         if slots := self._slots.pop(request_id, None):
             self._allowance.finish(slots, 0)
         if unsent:
-            self._close(request_id, None, "unsent")
+            self._close(request_id, "unsent")
 
     def settle(self, settlements: Settlements) -> None:
         """Close the holds of requests that are settled; of what they were promised the rest is free."""
         for request_id in settlements.keys() & self._state.holds.ids():
-            self._close(request_id, settlements, "settled")
+            self._close(request_id, "settled", settlements[request_id])
 
     async def sweep(self) -> None:
         """Give up the holds that are too old, and tell how old the others are."""
@@ -101,14 +100,13 @@ class HoldService:
         if self._hears():
             holds.time += elapsed
         for hold in holds.expired():
-            self._close(hold.request_id, None, "expired")
+            self._close(hold.request_id, "expired")
         OPEN.set(len(holds))
         HELD.set(sum(hold.nano_credits for hold in holds))
         oldest = holds.oldest()
         OLDEST.set(0 if oldest is None else max(0.0, self._clock() - oldest))
 
-    def _close(self, request_id: str, settlements: Settlements | None, reason: str) -> None:
-        settlement = settlements[request_id] if settlements is not None else None
+    def _close(self, request_id: str, reason: str, settlement: Settlement | None = None) -> None:
         hold = self._state.holds.close(request_id, settlement)
         if hold is None:
             return

@@ -63,7 +63,6 @@ class LeaseService:
         self._monotonic = monotonic
         self._holder = f"gateway-{uuid4().hex}"  # of this process; what an earlier one promised is not known
         self._turns: dict[Purse, asyncio.Lock] = {}
-        self._lifetimes: dict[Lease, float] = {}
         self._topping_up: dict[Purse, asyncio.Task[None]] = {}
         self._is_away = False
         """Whether credits did not answer the last call."""
@@ -120,7 +119,8 @@ class LeaseService:
             except CreditsUnavailable:
                 log.warning("leases are not renewed: credits do not answer")
                 break
-        LEASES.set(len(self._lifetimes))
+        purses = self._state.purses.values()
+        LEASES.set(sum((purse.lease is not None) + len(purse.returned) for purse in purses))
 
     async def _sweep(self, purse: Purse) -> None:
         now = self._monotonic()
@@ -202,7 +202,7 @@ class LeaseService:
         return answer
 
     def _renewed(self, lease: Lease, answer: LeaseAnswer, began: float) -> None:
-        self._lifetimes[lease] = answer.lifetime
+        lease.lifetime = answer.lifetime
         lease.granted = answer.granted
         lease.valid_until = began + answer.lifetime
 
@@ -227,7 +227,7 @@ class LeaseService:
                 raise
             CALLS.labels("release", "closed" if closed else "returned").inc()
             if closed:
-                self._close(purse, lease)
+                purse.returned.remove(lease)
 
     async def _keep_returned(self, purse: Purse) -> None:
         """Return more of leases that were returned before, and renew them for the requests that still run."""
@@ -239,14 +239,11 @@ class LeaseService:
                 if answer.lease_id == lease.id:
                     self._renewed(lease, answer, began)
                 else:
-                    self._close(purse, lease)
+                    purse.returned.remove(lease)
 
-    def _is_due(self, lease: Lease, now: float) -> bool:
-        return lease.valid_until - now < self._lifetimes[lease] * _RENEWAL
-
-    def _close(self, purse: Purse, lease: Lease) -> None:
-        purse.returned.remove(lease)
-        self._lifetimes.pop(lease, None)
+    @staticmethod
+    def _is_due(lease: Lease, now: float) -> bool:
+        return lease.valid_until - now < lease.lifetime * _RENEWAL
 
     def _is_busy(self, purse: Purse) -> bool:
         turn = self._turns.get(purse)
