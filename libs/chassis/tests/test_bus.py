@@ -9,6 +9,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from dozen.credits.v1.credits_events_pb2 import UsageReported
+from dozen.models.v1.models_events_pb2 import UpstreamsObserved
 from dozen_chassis.bus import STREAM_SECONDS, Bus, NotConnected
 from dozen_chassis.events import Envelope
 from dozen_local.nats import NatsServer, temporary_nats
@@ -89,6 +90,23 @@ async def has_stream(bus: Bus) -> bool:
         return (await bus.jetstream.stream_info("CREDITS")).state.messages == 0
     except Error:
         return False
+
+
+async def test_what_may_be_lost_is_heard_by_those_who_listen(
+    nats_server: NatsServer, nats_client: Client
+) -> None:
+    teller, hearer = Bus(nats_server.url("chat")), Bus(nats_server.url("gateway"))
+    await teller.tell(UpstreamsObserved(observer="too early"))
+    async with running(teller.run("chat")), running(hearer.run("gateway")):
+        await asyncio.wait_for(asyncio.gather(teller.connected(), hearer.connected()), 20)
+        heard = hearer.hear(UpstreamsObserved)
+        first = asyncio.ensure_future(anext(heard))
+        while not first.done():  # what is told before anybody listens is lost
+            await nats_client.publish(f"facts.{UpstreamsObserved.DESCRIPTOR.full_name}", b"\xff")
+            await teller.tell(UpstreamsObserved(observer="chat-1"))
+            await asyncio.wait((first,), timeout=0.05)
+        assert first.result().observer == "chat-1"
+        await heard.aclose()
 
 
 async def test_a_connection_that_is_closed_for_good_ends_the_work() -> None:

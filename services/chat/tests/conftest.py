@@ -10,8 +10,9 @@ import pytest
 from google.protobuf.message import Message
 
 from dozen_chassis.admission import Admission
-from dozen_chat.repository import RequestRepository
-from dozen_chat.service import OPERATION, Requests
+from dozen_chat.repository.requests import RequestRepository
+from dozen_chat.service.completions import OPERATION
+from dozen_chat.service.log import Requests
 from dozen_inference.outcome import Outcome
 from dozen_local.environment import inherited_environment
 from dozen_local.ports import free_port

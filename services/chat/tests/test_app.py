@@ -22,7 +22,7 @@ from dozen_chassis.postgres import Database
 from dozen_chassis.run import serving
 from dozen_chassis.signing import caller_token
 from dozen_chat.app import create_app
-from dozen_chat.service import OPERATION
+from dozen_chat.service.completions import OPERATION
 from dozen_chat.settings import Settings
 from dozen_testing.clients import openai_client
 from dozen_testing.http import Signer

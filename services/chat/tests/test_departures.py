@@ -15,7 +15,7 @@ from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.postgres import Database
 from dozen_chassis.run import serving
 from dozen_chat.app import create_app
-from dozen_chat.service import OPERATION, PATH
+from dozen_chat.service.completions import OPERATION, PATH
 from dozen_chat.settings import Settings
 from dozen_testing.conditions import eventually
 from dozen_testing.http import Signer, serve

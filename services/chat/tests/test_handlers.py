@@ -14,7 +14,7 @@ from dozen.jobs.v1.jobs_events_pb2 import TaskReported, TaskRequested
 from dozen.jobs.v1.jobs_pb2 import TaskState
 from dozen_chassis.run import serving
 from dozen_chat.app import create_app
-from dozen_chat.service import OPERATION
+from dozen_chat.service.completions import OPERATION
 from dozen_chat.settings import Settings
 from dozen_testing.http import Signer, serve
 

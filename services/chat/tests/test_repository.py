@@ -9,8 +9,8 @@ from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.jobs.v1.jobs_events_pb2 import TaskReported
 from dozen_chassis.admission import Admission
 from dozen_chassis.postgres import Database
-from dozen_chat.repository import RequestRepository
-from dozen_chat.service import Entry, Requests, write
+from dozen_chat.repository.requests import RequestRepository
+from dozen_chat.service.log import Entry, Requests, write
 from dozen_inference.outcome import Outcome
 
 

@@ -16,7 +16,9 @@ from dozen.jobs.v1.jobs_pb2 import TaskState
 from dozen_chassis.admission import Admission
 from dozen_chassis.errors import InvalidRequest, ServiceError
 from dozen_chassis.events import Delivery
-from dozen_chat.service import OPERATION, ChatService, ChatWorker, Entry, write
+from dozen_chat.service.completions import OPERATION, ChatService
+from dozen_chat.service.log import Entry, write
+from dozen_chat.service.tasks import ChatWorker
 from dozen_inference.generation import Generator
 from dozen_inference.upstream import (
     Upstream,

@@ -28,6 +28,10 @@ class Traffic:
     """Subjects of other domains."""
     consumes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Domains to the events taken from them."""
+    tells: Sequence[str] = ()
+    """Facts that it tells without a stream."""
+    hears: Sequence[str] = ()
+    """Facts that it listens to."""
 
 
 def read_traffic(path: Path = REVIEWED_FILE) -> dict[str, Traffic]:
@@ -42,7 +46,7 @@ def service_users(passwords: Mapping[str, str] | None = None, path: Path = REVIE
             name=service,
             password=(passwords or {}).get(service) or secrets.token_urlsafe(24),
             publish=tuple(publish_subjects(service, traffic)),
-            subscribe=(f"_INBOX_{service}.>",),
+            subscribe=(f"_INBOX_{service}.>", *(f"facts.{fact}" for fact in traffic.hears)),
         )
         for service, traffic in read_traffic(path).items()
     ]
@@ -52,6 +56,7 @@ def publish_subjects(service: str, traffic: Traffic) -> Iterator[str]:
     """List the subjects a service may publish to: its events, and the part of JetStream's API it needs."""
     yield f"dozen.{service}.v1.>"
     yield from traffic.publishes
+    yield from (f"facts.{fact}" for fact in traffic.tells)
     yield "$JS.API.INFO"
     for verb in ("CREATE", "UPDATE"):
         yield f"$JS.API.STREAM.{verb}.{service.upper()}"

@@ -4,16 +4,20 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
+from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
-from dozen_chassis.events import Envelope
+from dozen_chassis.events import Envelope, subject
+
+Fact = TypeVar("Fact", bound=Message)
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +26,8 @@ STREAM_SECONDS = 7 * 24 * 3600.0
 """How long an event can be read; by then every consumer has had it."""
 ACK_SECONDS = 30.0
 """A message that is neither acknowledged nor worked on for so long is delivered again."""
+FACTS = "facts."
+"""Begins the subjects of what no stream keeps."""
 _PULL_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 
@@ -92,6 +98,25 @@ class Bus:
         await self.jetstream.publish(
             envelope.subject, envelope.payload, headers=dict(envelope.headers), timeout=PUBLISH_SECONDS
         )
+
+    async def tell(self, fact: Message) -> None:
+        """Tell whoever listens just now what may be lost without harm, as it is without a connection."""
+        if self.is_connected():
+            await self._client.publish(FACTS + subject(fact), fact.SerializeToString())
+
+    async def hear(self, kind: type[Fact]) -> AsyncGenerator[Fact, None]:
+        """Give facts of a kind as they are told, without end; those told while nobody listened are lost."""
+        await self.connected()
+        subscription = await self._client.subscribe(FACTS + subject(kind))
+        try:
+            async for message in subscription.messages:
+                try:
+                    yield kind.FromString(message.data)
+                except DecodeError as error:
+                    log.warning("a fact of %s cannot be read: %r", message.subject, error)
+        finally:
+            if not self._client.is_closed:
+                await subscription.unsubscribe()
 
     async def pull(self, stream: str, durable: str, subject: str, batch: int) -> AsyncGenerator[Msg, None]:
         """Give the messages of a durable consumer without end; create it, once its stream exists.

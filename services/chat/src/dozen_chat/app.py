@@ -12,8 +12,10 @@ from dozen_chassis.grpc import GrpcService
 from dozen_chassis.outbox import GroupCommit
 from dozen_chat import routes
 from dozen_chat.handlers import HANDLERS, TASKS
-from dozen_chat.repository import RequestRepository
-from dozen_chat.service import PATH, ChatService, ChatWorker, Entry, write
+from dozen_chat.repository.requests import RequestRepository
+from dozen_chat.service.completions import PATH, ChatService
+from dozen_chat.service.log import Entry, write
+from dozen_chat.service.tasks import ChatWorker
 from dozen_chat.servicer import ChatServicer
 from dozen_chat.settings import Settings
 from dozen_inference.generation import Generator

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from dozen.jobs.v1.jobs_events_pb2 import TaskRequested
 from dozen_chassis.events import Delivery
-from dozen_chat.service import ChatWorker
+from dozen_chat.service.tasks import ChatWorker
 
 
 async def on_task_requested(event: TaskRequested, delivery: Delivery, worker: ChatWorker) -> None:

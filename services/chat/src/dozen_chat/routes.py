@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute, Route
 
-from dozen_chat.service import PATH, ChatService
+from dozen_chat.service.completions import PATH, ChatService
 from dozen_inference.endpoint import CompletionEndpoint
 
 

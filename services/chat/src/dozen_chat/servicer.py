@@ -9,7 +9,8 @@ import grpc.aio
 from dozen.chat.v1.chat_service_pb2 import ChatRequest, ChatResponse
 from dozen.chat.v1.chat_service_pb2_grpc import ChatServiceServicer
 from dozen_chassis import admission
-from dozen_chat.service import OPERATION, ChatService, Entry
+from dozen_chat.service.completions import OPERATION, ChatService
+from dozen_chat.service.log import Entry
 from dozen_inference.settlement import Settlements
 
 

@@ -1,4 +1,4 @@
-"""All SQL of the chat service."""
+"""SQL of the request log."""
 
 from collections.abc import Sequence
 from datetime import timedelta
