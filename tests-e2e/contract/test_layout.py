@@ -38,7 +38,7 @@ LIMITS = {
 FURTHER = {
     "audio": {"codec": 200, "speaker": 200, "transcriber": 200},
     "credits": {"reconcile": 150},
-    "embeddings": {"encoder": 200},
+    "embeddings": {"encoder": 200, "moderator": 200},
     "gateway": {"edge": 200},
     "images": {"reader": 200},
     "storage": {"form": 200, "objects": 200, "upload": 200},

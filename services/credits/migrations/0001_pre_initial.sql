@@ -173,6 +173,7 @@ create table usage_sums (
     input_tokens bigint not null,
     cached_input_tokens bigint not null,
     output_tokens bigint not null,
+    cache_hits bigint not null,
     images bigint not null,
     audio_milliseconds bigint not null,
     characters bigint not null,

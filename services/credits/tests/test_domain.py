@@ -49,6 +49,8 @@ def test_the_amounts_of_all_units_add_up(make_usage: MakeUsage, price: Price) ->
 def test_a_unit_that_the_price_lacks_is_free_and_named(make_usage: MakeUsage, price: Price) -> None:
     usage = make_usage("req_1", quantities={"input_tokens": 7, "images": 4})
     assert rate(usage, price) == Charge(usage, 14, unpriced=("images",))
+    hit = make_usage("req_2", quantities={"cache_hits": 1})
+    assert rate(hit, price) == Charge(hit, 0)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_charges_are_summed_by_every_step_and_by_everything_that_differs(make_us
     }
     for step in Step:
         every = [amounts for key, amounts in sums.items() if key.step is step]
-        assert [sum(column) for column in zip(*every, strict=True)] == [6, 22, 11, 0, 0, 0, 0, 0]
+        assert [sum(column) for column in zip(*every, strict=True)] == [6, 22, 11, 0, 0, 0, 0, 0, 0]
     assert sums[SumKey("acme", Step.DAY, NOON.replace(hour=0, minute=0), "key2", *whose[1:])][0] == 1
 
 

@@ -353,7 +353,7 @@ async def test_usage_is_read_by_indexes_from_few_partitions(database: Database) 
         """
         insert into usage_sums
         select 'account' || account, 'hour', now() - hour * interval '1 hour', 'key' || key, 'model1', '',
-            1, 1, 1, 1, 1, 1, 1, 1
+            1, 1, 1, 1, 1, 1, 1, 1, 1
         from generate_series(1, 20) as account, generate_series(1, 500) as hour, generate_series(1, 4) as key
         """
     )

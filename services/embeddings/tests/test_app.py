@@ -1,12 +1,14 @@
 """The whole service: the official client, the real model, the real database and NATS."""
 
+from typing import Any
+
 import pytest
 from nats.aio.client import Client
 from openai import BadRequestError
 
 from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.credits.v1.credits_pb2 import UsageRecord
-from dozen.embeddings.v1.embeddings_service_pb2 import EmbedRequest
+from dozen.embeddings.v1.embeddings_service_pb2 import EmbedRequest, ModerateRequest
 from dozen.embeddings.v1.embeddings_service_pb2_grpc import EmbeddingsServiceStub
 from dozen.gateway.v1.gateway_pb2 import Admission
 from dozen_chassis.grpc import RemoteError, open_channel, remote_errors
@@ -49,3 +51,30 @@ async def test_the_official_client_gets_vectors_and_the_usage_is_published(
     used = {"input_tokens": answer.usage.prompt_tokens}
     assert [dict(record.quantities) for record in records] == [used, {}, {}, {}]
     assert len({record.request_id for record in records}) == 4
+
+
+async def test_harmful_texts_are_flagged_over_http_and_grpc(
+    base_settings: dict[str, object], signer: Signer
+) -> None:
+    token = caller_token(bytes.fromhex(str(base_settings["grpc_key"])), "chat")
+    async with serving("embeddings", create_app, Settings(**base_settings)) as server:  # type: ignore[arg-type]
+        client = openai_client(f"http://127.0.0.1:{server.http_port}", signer)
+        texts = ["I will hang myself tomorrow.", "The train leaves at seven."]
+        answer = await client.moderations.create(model="omni-moderation-latest", input=texts)
+        assert answer.id.startswith("modr-")
+        assert [result.flagged for result in answer.results] == [True, False]
+        categories = answer.results[0].categories
+        assert categories.self_harm_intent or categories.self_harm_instructions
+        assert not categories.violence
+        assert answer.results[0].category_scores.self_harm_intent > 0.4
+        part: Any = {"type": "text", "text": texts[1]}
+        assert not (await client.moderations.create(input=[part])).results[0].flagged
+        picture: Any = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+        with pytest.raises(BadRequestError, match="no images"):
+            await client.moderations.create(input=[picture])
+        with pytest.raises(BadRequestError, match="60,000 characters"):
+            await client.moderations.create(input="a" * 60_001)
+        async with open_channel(f"127.0.0.1:{server.grpc_port}", token) as channel:
+            found = await EmbeddingsServiceStub(channel).Moderate(ModerateRequest(inputs=texts))
+    assert found.results[0].flagged[0].startswith("self-harm")
+    assert not found.results[1].flagged

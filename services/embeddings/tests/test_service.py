@@ -10,7 +10,7 @@ from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.admission import Admission
 from dozen_embeddings.domain import Embedding
 from dozen_embeddings.errors import InvalidInput, TextTooLong, TooManyTokens
-from dozen_embeddings.service import EmbeddingsService, Encoder
+from dozen_embeddings.service.embeddings import EmbeddingsService, Encoder
 from dozen_inference.local import LocalModel, ModelOverloaded
 from dozen_inference.settlement import Used
 

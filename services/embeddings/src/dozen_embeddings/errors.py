@@ -29,3 +29,10 @@ class DimensionsNotSupported(ServiceError):
 
     status = Status.INVALID_ARGUMENT
     code = "unsupported_dimensions"
+
+
+class InvalidModerationInput(ServiceError):
+    """The input must have 1 to 32 texts of 60,000 characters together at most; this model reads no images."""
+
+    status = Status.INVALID_ARGUMENT
+    code = "invalid_input"

@@ -23,6 +23,7 @@ _UNITS = {
     "input_tokens": (10**6, "per million input tokens"),
     "cached_input_tokens": (10**6, "per million cached input tokens"),
     "output_tokens": (10**6, "per million output tokens"),
+    "cache_hits": (1000, "per thousand answers from the cache"),
     "images": (1, "per image"),
     "audio_milliseconds": (60_000, "per minute of audio"),
     "characters": (10**6, "per million characters"),

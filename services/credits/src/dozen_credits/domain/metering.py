@@ -13,6 +13,8 @@ _UNIT = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 _LONGEST_TEXT = 256
 _MOST_UNITS = 32
 _LARGEST_QUANTITY = 10**15
+_FREE = {"cache_hits"}
+"""Units that nothing is missing for where they have no price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +113,5 @@ def rate(usage: Usage, price: Price | None) -> Charge | Unrated:
     amount = sum(quantity * costs.get(unit, 0) for unit, quantity in usage.quantities.items())
     if amount > LARGEST_AMOUNT:
         return Unrated(usage, Reason.TOO_LARGE)
-    unpriced = (unit for unit, quantity in usage.quantities.items() if quantity and unit not in costs)
-    return Charge(usage, amount, tuple(unpriced))
+    used = {unit for unit, quantity in usage.quantities.items() if quantity}
+    return Charge(usage, amount, tuple(sorted(used - costs.keys() - _FREE)))

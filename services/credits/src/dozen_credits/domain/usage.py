@@ -8,7 +8,10 @@ from typing import NamedTuple, Self
 
 from dozen_credits.domain.metering import Charge
 
-UNITS = ("input_tokens", "cached_input_tokens", "output_tokens", "images", "audio_milliseconds", "characters")
+UNITS = (
+    "input_tokens", "cached_input_tokens", "output_tokens", "cache_hits", "images", "audio_milliseconds",
+    "characters",
+)  # fmt: skip
 """What is summed of quantities; these are the units that prices have."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The use cases of the embeddings service."""
+"""Texts as vectors."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
