@@ -75,10 +75,13 @@ async def ledger(database: Database) -> Ledger:
 
 
 @asynccontextmanager
-async def consuming(bus: Bus, database: Database, subscription: Subscription) -> AsyncIterator[asyncio.Event]:
+async def consuming(
+    bus: Bus, database: Database, subscription: Subscription, *, is_traced: bool = False
+) -> AsyncIterator[asyncio.Event]:
     """Run a consumer beside the block; what is given stops it, as does the end of the block."""
     stopping = asyncio.Event()
-    work = asyncio.create_task(Consumer("credits", subscription, bus, database).run(stopping))
+    consumer = Consumer("credits", subscription, bus, database, is_traced=is_traced)
+    work = asyncio.create_task(consumer.run(stopping))
     try:
         yield stopping
     finally:
@@ -326,7 +329,7 @@ async def test_the_trace_goes_on_behind_nats(bus: Bus, database: Database, ledge
     await publish(bus, "traced")
     context.detach(attached)
     await publish(bus, "not traced")
-    async with consuming(bus, database, Subscription(UsageReported, ledger.on_usage)):
+    async with consuming(bus, database, Subscription(UsageReported, ledger.on_usage), is_traced=True):
         await ledger.next()
         await ledger.next()
     assert traces[0] == TRACE_ID

@@ -11,8 +11,8 @@ from nats.aio.client import Client
 from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.bus import Bus, NotConnected
-from dozen_chassis.events import Envelope
-from dozen_chassis.outbox import BATCH, GroupCommit, Relay
+from dozen_chassis.events import MOST_MERGED_BYTES, Envelope
+from dozen_chassis.outbox import BATCH, GroupCommit, PublishFailed, Relay
 from dozen_chassis.postgres import Database, Repository
 from dozen_local.nats import temporary_nats
 from dozen_testing.conditions import eventually
@@ -286,3 +286,83 @@ async def test_what_is_being_written_at_the_end_is_written_to_its_end(ledger: Le
     async with asyncio.timeout(5):
         await asyncio.gather(*putting)
     assert ledger.transactions == [["a"], ["b"]]
+
+
+async def test_records_that_nobody_waits_for_are_written_or_lost(ledger: Ledger) -> None:
+    commits = GroupCommit(ledger.write)
+    async with running(commits.run()):
+        commits.add("light")
+        await commits.put("heavy")
+        assert ledger.records == ["light", "heavy"]
+        commits.add("lost")
+        with pytest.raises(ValueError, match="wrong"):
+            await commits.put("wrong")
+    assert ledger.records == ["light", "heavy"]
+
+
+async def test_not_too_many_wait_that_nobody_waits_for(ledger: Ledger) -> None:
+    commits = GroupCommit(ledger.write, most=2)
+    for number in range(1000):
+        commits.add(str(number))
+    async with running(commits.run()):
+        await commits.put("heavy")
+    assert ledger.records == [*map(str, range(40)), "heavy"]
+
+
+async def emit_merging(database: Database, *names: str) -> None:
+    for name in names:
+        await Repository(database).emit(UsageReported(records=[UsageRecord(request_id=name)]), may_merge=True)
+
+
+def all_names(publisher: FakePublisher) -> list[list[str]]:
+    return [
+        [record.request_id for record in UsageReported.FromString(one.payload).records]
+        for one in publisher.published
+    ]
+
+
+@integration
+async def test_events_that_may_merge_are_published_as_one_between_those_that_may_not(
+    database: Database,
+) -> None:
+    publisher = FakePublisher()
+    await emit_merging(database, "a", "b")
+    await emit(database, "alone")
+    await emit_merging(database, "c", "d", "e")
+    assert await Relay(database, publisher).relay_batch() == 6
+    assert all_names(publisher) == [["a", "b"], ["alone"], ["c", "d", "e"]]
+    assert await is_empty(database)
+    assert len({envelope.id for envelope in publisher.published}) == 3
+    assert all(envelope.headers["Nats-Msg-Id"] == envelope.id for envelope in publisher.published)
+
+
+@integration
+async def test_what_is_refused_as_one_stays_and_may_be_one_with_more(database: Database) -> None:
+    publisher = FakePublisher(refused={"a"})
+    await emit_merging(database, "a", "b")
+    with pytest.raises(PublishFailed):
+        await Relay(database, publisher).relay_batch()
+    await emit_merging(database, "c")
+    publisher.refused.clear()
+    await Relay(database, publisher).relay_batch()
+    assert all_names(publisher) == [["a", "b", "c"]]
+    assert await is_empty(database)
+
+
+@integration
+async def test_events_are_merged_up_to_a_size(database: Database) -> None:
+    publisher = FakePublisher()
+    large = "x" * (MOST_MERGED_BYTES // 2)
+    await emit_merging(database, large, large, "small")
+    await Relay(database, publisher).relay_batch()
+    assert [len(names) for names in all_names(publisher)] == [1, 2]
+
+
+@integration
+async def test_an_event_that_may_merge_waits_a_moment_for_others(database: Database) -> None:
+    publisher = FakePublisher()
+    async with running(Relay(database, publisher).run()):
+        await emit_merging(database, "a", "b")
+        assert not database.outbox_filled.is_set()
+        await eventually(lambda: is_empty(database))
+    assert all_names(publisher) == [["a", "b"]]

@@ -102,9 +102,14 @@ class Resources:
             self.background("outbox", Relay(self.database, self.bus).run())
         return self.bus
 
-    def group_commit(self, write: Callable[[list[Record]], Awaitable[None]]) -> GroupCommit[Record]:
-        """Write the records of many requests together; what waits at the end is still written."""
-        commits = GroupCommit(write)
+    def group_commit(
+        self, write: Callable[[list[Record]], Awaitable[None]], *, window: float = 0.002
+    ) -> GroupCommit[Record]:
+        """Write the records of many requests together; what waits at the end is still written.
+
+        `window` is in seconds: how long the first record of a group waits for others.
+        """
+        commits = GroupCommit(write, window=window)
         self.background("group commit", commits.run())
         return commits
 

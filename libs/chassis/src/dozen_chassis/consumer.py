@@ -4,8 +4,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
@@ -68,11 +68,21 @@ def concurrently(subscriptions: list[Subscription], concurrency: int, filter: st
 class Consumer:
     """The consume loop of one subscription."""
 
-    def __init__(self, service: str, subscription: Subscription, bus: Bus, database: Database) -> None:
+    def __init__(
+        self,
+        service: str,
+        subscription: Subscription,
+        bus: Bus,
+        database: Database,
+        *,
+        is_traced: bool = False,
+    ) -> None:
         self._subscription = subscription
         self._bus = bus
         self._database = database
+        self._is_traced = is_traced
         self._event = subscription.event.DESCRIPTOR.name
+        self._duration = DURATION.labels(self._event)
         self.durable = f"{service}-{self._event}"
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -117,20 +127,25 @@ class Consumer:
         identified = request_id.set(delivery.id)
         started = time.perf_counter()
         try:
-            with tracer.start_as_current_span(
-                f"consume {self._event}", context=trace_context(headers), kind=SpanKind.CONSUMER
-            ):
+            with self._span(headers):
                 outcome = await self._handle(message, delivery)
             HANDLED.labels(self._event, outcome).inc()
-            DURATION.labels(self._event).observe(time.perf_counter() - started)
+            self._duration.observe(time.perf_counter() - started)
         except nats.errors.Error as error:  # not acknowledged, so it comes again
             log.warning("acknowledging %s failed: %r", self._event, error)
         finally:
             request_id.reset(identified)
 
+    def _span(self, headers: Mapping[str, str]) -> AbstractContextManager[object]:
+        if not self._is_traced:
+            return nullcontext()
+        return tracer.start_as_current_span(
+            f"consume {self._event}", context=trace_context(headers), kind=SpanKind.CONSUMER
+        )
+
     async def _handle(self, message: Msg, delivery: Delivery) -> str:
         try:
-            async with _kept_alive(message):
+            with _kept_alive(message):
                 await self._subscription.handle(self._subscription.event.FromString(message.data), delivery)
         except DecodeError as error:
             return await self._set_aside(message, delivery, error)
@@ -168,17 +183,22 @@ async def _later(message: Msg, delivery: Delivery, error: Exception) -> str:
     return "retried"
 
 
-@asynccontextmanager
-async def _kept_alive(message: Msg) -> AsyncIterator[None]:
+@contextmanager
+def _kept_alive(message: Msg) -> Iterator[None]:
     """Tell JetStream that a message is worked on for as long as the block lasts."""
+    telling: list[asyncio.Task[None]] = []  # none where the work is done soon, as it nearly always is
 
     async def tell() -> None:
         while True:
-            await asyncio.sleep(ACK_SECONDS / 3)
             await message.in_progress()
+            await asyncio.sleep(ACK_SECONDS / 3)
 
-    telling = asyncio.create_task(tell())
+    timer = asyncio.get_running_loop().call_later(
+        ACK_SECONDS / 3, lambda: telling.append(asyncio.create_task(tell()))
+    )
     try:
         yield
     finally:
-        telling.cancel()
+        timer.cancel()
+        for task in telling:
+            task.cancel()

@@ -2,9 +2,9 @@
 
 import json
 import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -33,13 +33,21 @@ LATENCY = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )  # fmt: skip
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+DEFAULT_BODY_BYTES = 4 * 1024 * 1024
+
+is_request_id = re.compile(r"[A-Za-z0-9_.:-]{1,128}").fullmatch
+_draw = random.Random()  # seeded by the system, and asked without a system call
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def new_request_id() -> str:
     """Make a request id."""
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{_draw.getrandbits(128):032x}"
+
+
+def body_limit(path: str, limits: Sequence[tuple[str, int]], otherwise: int) -> int:
+    """Give the limit in bytes of the first prefix that a path has."""
+    return next((limit for prefix, limit in limits if path.startswith(prefix)), otherwise)
 
 
 def admitted(request: Request) -> Admission:
@@ -81,7 +89,7 @@ class RequestContext:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         identifier = headers.get("x-request-id", "")
-        if not self._takes_request_ids or not _REQUEST_ID.match(identifier):
+        if not self._takes_request_ids or not is_request_id(identifier):
             identifier = new_request_id()
         scope["request_id"] = identifier
         token = request_id.set(identifier)
@@ -113,9 +121,7 @@ class RequestContext:
             request_id.reset(token)
 
     def _limited(self, receive: Receive, headers: dict[str, str], path: str) -> Receive:
-        limit = next(
-            (limit for prefix, limit in self._body_limits if path.startswith(prefix)), self._max_body_bytes
-        )
+        limit = body_limit(path, self._body_limits, self._max_body_bytes)
         error = BodyTooLarge(f"The request body is larger than {limit} bytes.")
         declared = headers.get("content-length", "")
         too_large = declared.isdecimal() and int(declared) > limit
@@ -187,7 +193,7 @@ def create_http(
     *,
     plain_routes: Sequence[BaseRoute] = (),
     admission_key: bytes | None = None,
-    max_body_bytes: int = 4 * 1024 * 1024,
+    max_body_bytes: int = DEFAULT_BODY_BYTES,
     body_limits: Sequence[tuple[str, int]] = (),
     takes_request_ids: bool = True,
     middleware: Sequence[Middleware] = (),

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import Counter, Gauge
 
-from dozen_chassis.events import Envelope
+from dozen_chassis.events import MOST_MERGED_BYTES, Envelope
 from dozen_chassis.postgres import FAILURES, Database
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,16 @@ class Relay:
                 Envelope(str(row["event_id"]), row["subject"], row["payload"], json.loads(row["headers"]))
                 for row in rows
             ]
-            results = await asyncio.gather(*map(self._publisher.publish, envelopes), return_exceptions=True)
-            sent = [row["id"] for row, result in zip(rows, results, strict=True) if result is None]
+            groups = list(_merge(envelopes))
+            published = [first.merged(others) if others else first for first, *others in groups]
+            results = await asyncio.gather(*map(self._publisher.publish, published), return_exceptions=True)
+            done = {
+                one.id
+                for group, result in zip(groups, results, strict=True)
+                if result is None
+                for one in group
+            }
+            sent = [row["id"] for row, one in zip(rows, envelopes, strict=True) if one.id in done]
             await connection.execute("delete from outbox where id = any($1::bigint[])", sent)
         RELAYED.inc(len(sent))
         failures = [result for result in results if result is not None]
@@ -89,22 +97,45 @@ class Relay:
         return len(rows)
 
 
+def _merge(envelopes: Sequence[Envelope]) -> Iterator[list[Envelope]]:
+    """Group events that become one, in their order."""
+    group: list[Envelope] = []
+    size = 0
+    for envelope in envelopes:
+        if group and not (
+            group[-1].may_merge(envelope) and size + len(envelope.payload) <= MOST_MERGED_BYTES
+        ):
+            yield group
+            group, size = [], 0
+        group.append(envelope)
+        size += len(envelope.payload)
+    if group:
+        yield group
+
+
 class PublishFailed(Exception):
     """Some messages of a batch were not acknowledged; they stay in the outbox."""
+
+
+_SHORT = 0.01
+"""A longer window is meant for records that nobody waits for."""
+_MOST_GROUPS = 20
+"""So many groups of records may wait that nobody waits for; more are dropped."""
 
 
 @dataclass
 class _Waiting(Generic[Record]):
     record: Record
-    done: asyncio.Future[None]
+    done: asyncio.Future[None] | None
+    """None where nobody waits."""
 
 
 class GroupCommit(Generic[Record]):
     """Commits the records of many requests together.
 
     A record is durable when `put` returns. Records that arrive while a commit runs, or within
-    `window` seconds, share the next one: a request waits a few milliseconds and costs a fraction of a
-    commit.
+    `window` seconds where there were several in the last one, share the next: a request waits a few
+    milliseconds and costs a fraction of a commit. A request that is alone does not wait.
     """
 
     def __init__(
@@ -119,6 +150,8 @@ class GroupCommit(Generic[Record]):
         self._most = most
         self._waiting: list[_Waiting[Record]] = []
         self._arrived = asyncio.Event()
+        self._last = 0
+        """Records in the last commit."""
 
     async def put(self, record: Record) -> None:
         """Make a record durable, even where the caller is cancelled meanwhile; raise what `write` does."""
@@ -127,13 +160,19 @@ class GroupCommit(Generic[Record]):
         self._arrived.set()
         await asyncio.shield(done)
 
+    def add(self, record: Record) -> None:
+        """Have a record written that may be lost, such as where `write` fails; nobody waits for it."""
+        if len(self._waiting) < self._most * _MOST_GROUPS:
+            self._waiting.append(_Waiting(record, None))
+            self._arrived.set()
+
     async def run(self) -> None:
         """Commit until cancelled; commit what waits even then."""
         committing: asyncio.Future[None] | None = None
         try:
             while True:
                 await self._arrived.wait()
-                await asyncio.sleep(self._window)
+                await asyncio.sleep(self._window if self._window > _SHORT or self._last > 1 else 0)
                 committing = asyncio.ensure_future(self._commit())
                 await asyncio.shield(committing)
         finally:
@@ -144,15 +183,18 @@ class GroupCommit(Generic[Record]):
 
     async def _commit(self) -> None:
         group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        self._last = len(group)
         if not self._waiting:
             self._arrived.clear()
         try:
             await self._write([waiting.record for waiting in group])
         except Exception as error:  # whatever it is belongs to those who wait
+            if any(waiting.done is None for waiting in group):
+                log.warning("records that nobody waits for are lost: %r", error)
             for waiting in group:
-                if not waiting.done.done():
+                if waiting.done is not None and not waiting.done.done():
                     waiting.done.set_exception(error)
         else:
             for waiting in group:
-                if not waiting.done.done():
+                if waiting.done is not None and not waiting.done.done():
                     waiting.done.set_result(None)

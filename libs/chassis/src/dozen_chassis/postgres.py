@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 _RECONNECT_SECONDS = 0.5
 _SILENCE_SECONDS = 30.0
 
+MERGE_SECONDS = 0.1
+"""How long an event that may merge waits for others."""
+
 _EMIT = "insert into outbox (event_id, subject, payload, headers) values ($1, $2, $3, $4)"
 _EMIT_AND_KEEP = (
     f"with emitted as ({_EMIT} returning event_id, subject, payload, created_at)"
@@ -58,12 +61,25 @@ class Database:
         self.keeps = {subject(event) for event in keeps}
         self._dsn = dsn
         self.outbox_filled = asyncio.Event()
+        self._filling: asyncio.TimerHandle | None = None
+
+    def relay(self, within: float = 0) -> None:
+        """Have the outbox relayed, at once or within so many seconds."""
+        if not within:
+            self.outbox_filled.set()
+        elif self._filling is None or self._filling.when() < asyncio.get_running_loop().time():
+            self._filling = asyncio.get_running_loop().call_later(within, self.outbox_filled.set)
 
     @classmethod
     async def open(cls, dsn: str, *, max_connections: int = 8, keeps: Collection[type[Message]] = ()) -> Self:
         """Open the pool; connections are made when they are first needed."""
         pool = asyncpg.create_pool(
-            dsn, min_size=0, max_size=max_connections, max_inactive_connection_lifetime=60, command_timeout=30
+            dsn,
+            min_size=0,
+            max_size=max_connections,
+            max_inactive_connection_lifetime=60,
+            command_timeout=30,
+            reset=_leave_as_it_is,
         )
         return cls(await pool, dsn, keeps)
 
@@ -102,6 +118,10 @@ class Database:
             self.pool.terminate()
 
 
+async def _leave_as_it_is(_: asyncpg.Connection) -> None:
+    """Spare the question to the database after each use: nobody here changes anything of a session."""
+
+
 async def _heard(payloads: asyncio.Queue[str | None], connection: asyncpg.Connection) -> str | None:
     while True:
         try:
@@ -136,21 +156,25 @@ class Repository:
                 scoped = type(self)(self._database, connection)
                 yield scoped
             if scoped.emitted:
-                self._database.outbox_filled.set()
+                self._database.relay()
 
-    async def emit(self, event: Message, *, subject_suffix: str = "", keep: bool = True) -> None:
+    async def emit(
+        self, event: Message, *, subject_suffix: str = "", keep: bool = True, may_merge: bool = False
+    ) -> None:
         """Put an event into the outbox, to be published once this transaction has committed.
 
         One of a type that the database keeps is kept as well, unless it only tells again what another told.
+        One that `may_merge` has lists only; it is published a little later, and those that follow it
+        become one with it.
         """
-        envelope = Envelope.seal(event, subject_suffix)
+        envelope = Envelope.seal(event, subject_suffix, may_merge=may_merge)
         await self.db.execute(
             _EMIT_AND_KEEP if keep and subject(event) in self._database.keeps else _EMIT,
             envelope.id, envelope.subject, envelope.payload, envelope.headers_json(),
         )  # fmt: skip
         self.emitted = True
         if self._connection is None:
-            self._database.outbox_filled.set()
+            self._database.relay(MERGE_SECONDS if may_merge else 0)
 
     async def kept(self, event: type[Event], start: datetime, end: datetime) -> AsyncIterator[Event]:
         """Give the kept events of a type that were emitted in [start, end), to read in a transaction."""
