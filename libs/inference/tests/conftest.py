@@ -25,6 +25,8 @@ class ScriptedServer:
     """Or `hang`, or `die` where the connection is cut."""
     allowed: asyncio.Semaphore | None = None
     """Given, each chunk waits for a permission."""
+    pages: dict[str, bytes] = field(default_factory=dict)
+    """What is at paths, by their names; at `/hangs` nothing comes."""
     asked: list[tuple[dict[str, str], Any]] = field(default_factory=list)
     """Headers and body of each request."""
     connections: set[tuple[str, int]] = field(default_factory=set)
@@ -33,9 +35,8 @@ class ScriptedServer:
     """Set when a client leaves before the end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/health":
-            await send({"type": "http.response.start", "status": self.status, "headers": []})
-            await send({"type": "http.response.body"})
+        if scope["method"] == "GET":
+            await self._give(scope["path"], send)
             return
         assert scope["path"] == "/v1/chat/completions"
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
@@ -57,6 +58,13 @@ class ScriptedServer:
         finally:
             leaving.cancel()
             speaking.cancel()
+
+    async def _give(self, path: str, send: Send) -> None:
+        if path == "/hangs":
+            await asyncio.Event().wait()
+        status = self.status if path == "/health" else 200 if path in self.pages else 404
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": self.pages.get(path, b"")})
 
     async def _speak(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status}

@@ -8,20 +8,26 @@ from typing import Any
 
 import aiohttp
 import pytest
-from starlette.routing import Route
 
+from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.admission import Admission
+from dozen_chassis.hot import HotPaths
 from dozen_chassis.http import create_http
 from dozen_inference.endpoint import CompletionEndpoint
 from dozen_inference.generation import Answer, Generator
 from dozen_inference.outcome import Outcome
 from dozen_inference.request import prepare
+from dozen_inference.settlement import Settlements, Used
+from dozen_inference.streams import MAX_EVENT_BYTES
 from dozen_inference.upstream import Upstream
 from dozen_testing.http import Signer, serve
+from dozen_testing.inference import OneUpstream
 
 PATH = "/v1/chat/completions"
 ASKED = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
 PROMPT_GUESS = 9  # bytes of those messages by four
+AT_ONCE = 0.25
+"""Seconds within which the inference server is rid of a client that has left."""
 
 USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 10}}
 EXACT = {"input_tokens": 2, "cached_input_tokens": 10, "output_tokens": 3}
@@ -59,7 +65,9 @@ class Stage:
     url: str
     session: aiohttp.ClientSession
     signer: Signer
+    generator: Generator
     settled: list[Outcome] = field(default_factory=list)
+    unused: list[UsageRecord] = field(default_factory=list)
     given: list[Outcome] = field(default_factory=list)
     """Outcomes that were to be settled, even where that did not come to an end."""
     settling: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1000))
@@ -91,19 +99,18 @@ def limits() -> dict[str, Any]:
 
 @pytest.fixture
 async def stage(upstream: Upstream, signer: Signer, limits: dict[str, Any]) -> AsyncIterator[Stage]:
-    generator = Generator(upstream, PATH, "chat", **limits)
+    generator = Generator(OneUpstream(upstream), PATH, "chat", **limits)
 
-    def begin(admission: Admission, body: bytes) -> Answer:
+    def begin(admission: Admission, body: bytes, headers: dict[bytes, bytes]) -> Answer:
         return generator.answer(admission, prepare(body, "messages", most_choices=1), ready.settle)
 
-    app = create_http(
-        "test",
-        [],
-        plain_routes=[Route(PATH, CompletionEndpoint(PATH, begin), methods=["POST"])],
-        admission_key=signer.key,
-    )
+    async def put(entry: Used) -> None:
+        ready.unused.append(entry.usage)
+
+    endpoint = CompletionEndpoint(begin, Settlements(put, unused=Used))
+    app = HotPaths(create_http("test", []), {PATH: endpoint}, admission_key=signer.key)
     async with serve(app) as url, aiohttp.ClientSession() as session:
-        ready = Stage(url, session, signer)
+        ready = Stage(url, session, signer, generator)
         yield ready
 
 
@@ -182,6 +189,67 @@ async def test_a_whole_answer_without_usage_is_counted(stage: Stage, server: Any
     assert outcome.estimated
 
 
+async def test_a_whole_answer_in_an_unusual_form_passes_all_the_same(stage: Stage, server: Any) -> None:
+    odd = {
+        "choices": [{"message": {"content": [{"text": "a"}]}, "finish_reason": None}, {}],
+        "usage": {"x": 1.5},
+    }
+    for usage in (odd["usage"], {"prompt_tokens": -5}, {"completion_tokens": "many"}, {}, "none"):
+        whole = json.dumps({**odd, "usage": usage}).encode()
+        server.chunks, server.content_type = [whole], "application/json"
+        async with stage.ask() as answer:
+            assert await answer.read() == whole
+    assert all(min(outcome.quantities.values()) >= 0 for outcome in stage.settled)
+    assert [outcome.estimated for outcome in stage.settled] == [False, True, True, True, True]
+
+
+async def test_a_stream_that_only_lacks_its_mark_is_given_it(stage: Stage, server: Any) -> None:
+    server.chunks = EVENTS[:-1]
+    async with stage.ask(stream=True) as answer:
+        assert await answer.read() == b"".join(EVENTS[:-2]) + DONE
+    outcome = await stage.outcome()
+    assert (outcome.quantities, outcome.ending, outcome.error) == (EXACT, "stop", None)
+
+
+async def test_a_large_event_passes(stage: Stage, server: Any) -> None:
+    large = delta("x" * (MAX_EVENT_BYTES - 1000))
+    server.chunks = [EVENTS[0], large, *EVENTS[4:]]
+    async with stage.ask(stream=True) as answer:
+        assert await answer.read() == b"".join([EVENTS[0], large, EVENTS[4], DONE])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("chunks", [[], [b""], [b'data: {"']])
+async def test_an_answer_that_does_not_begin_is_not_waited_for(
+    stage: Stage, server: Any, upstream: Upstream, stream: bool, chunks: list[bytes]
+) -> None:
+    server.chunks, server.ending = chunks, "hang"
+    stage.generator._first_byte_seconds = stage.generator._answer_seconds = 0.1
+    upstream._idle_seconds = 0.1
+    async with stage.ask(stream=stream) as answer:
+        assert answer.status == 504
+        assert (await answer.json())["error"]["code"] == "upstream_timeout"
+    async with asyncio.timeout(5):
+        await server.left.wait()
+    assert (await stage.outcome()).quantities == {}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("chunks", [[], [b""], [b'data: {"']])
+async def test_a_client_may_leave_before_anything_has_come(
+    stage: Stage, server: Any, stream: bool, chunks: list[bytes]
+) -> None:
+    server.chunks, server.ending = chunks, "hang"
+    asking = asyncio.ensure_future(stage.ask(stream=stream).__aenter__())
+    await server.arrived.wait()
+    asking.cancel()
+    async with asyncio.timeout(AT_ONCE):
+        await server.left.wait()
+    outcome = await stage.outcome()
+    assert outcome.quantities == {"input_tokens": PROMPT_GUESS, "output_tokens": 0}
+    assert (outcome.ending, outcome.status) == ("client_left", 499)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_end_is_given_only_after_it_is_settled(stage: Stage, server: Any, stream: bool) -> None:
     server.chunks = EVENTS if stream else [WHOLE]
@@ -222,11 +290,11 @@ async def test_a_client_that_leaves_is_charged_for_what_was_generated(
             answer.close()
         else:
             asking.cancel()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(AT_ONCE):
         await server.left.wait()
     outcome = await stage.outcome()
     if received == 0:
-        assert outcome.quantities == {}
+        assert outcome.quantities == {"input_tokens": PROMPT_GUESS, "output_tokens": 0}
     elif received < 6:
         assert outcome.quantities == {"input_tokens": PROMPT_GUESS, "output_tokens": TOKENS_AFTER[received]}
         assert outcome.estimated
@@ -266,7 +334,8 @@ async def test_a_client_that_leaves_before_a_whole_answer_stops_it(stage: Stage,
         asking.cancel()
         await server.left.wait()
     outcome = await stage.outcome()
-    assert (outcome.quantities, outcome.ending, outcome.status) == ({}, "client_left", 499)
+    assert outcome.quantities == {"input_tokens": PROMPT_GUESS, "output_tokens": 0}
+    assert (outcome.ending, outcome.status) == ("client_left", 499)
 
 
 async def test_an_error_before_the_first_byte_has_its_own_status(stage: Stage, server: Any) -> None:
@@ -294,8 +363,20 @@ async def test_an_error_before_the_first_byte_has_its_own_status(stage: Stage, s
         (True, "text/event-stream", event(error={"message": "boom", "code": 500})),
         (True, "application/json", b'{"error":{"message":"boom"}}'),
         (True, "text/event-stream", b": nothing else\n"),
+        (True, "text/event-stream", b""),
+        (True, "text/event-stream", b"<html>\n\n"),
+        (True, "text/event-stream", b"data: nonsense\n\n"),
+        (True, "text/event-stream", b"data: {" + b"x" * MAX_EVENT_BYTES),
+        (True, "text/html", b"<html>"),
+        (True, "application/json", WHOLE),
         (False, "application/json", b'{"error":{"message":"boom"}}'),
+        (False, "application/json", b'{"object":"error","message":"boom"}'),
         (False, "text/html", b"<html>"),
+        (False, "application/json", b""),
+        (False, "application/json", WHOLE[:-1]),
+        (False, "application/json", WHOLE.replace(b"\\u00fc", b"\xc3")),
+        (False, "application/json", b'{"choices":' + b"[" * 100_000),
+        (False, "text/event-stream", EVENTS[1]),
     ],
 )
 async def test_a_success_that_is_none_is_an_upstream_error(
@@ -316,6 +397,11 @@ async def test_a_success_that_is_none_is_an_upstream_error(
         ([], "die", "upstream_error"),
         ([], "hang", "upstream_timeout"),
         ([event(error={"message": "boom"})], "hang", "upstream_error"),
+        ([event(object="error", message="boom")], "hang", "upstream_error"),
+        ([b"<html>\n\n"], "hang", "upstream_error"),
+        ([b"data: nonsense\n\n"], "hang", "upstream_error"),
+        ([b"data: {" + b"x" * MAX_EVENT_BYTES], "hang", "upstream_error"),
+        (["data: Grü".encode()[:-1]], "end", "upstream_error"),
         ([delta("half")[:20]], "die", "upstream_error"),
     ],
 )
@@ -359,9 +445,3 @@ async def test_a_wrong_body_does_not_go_upstream(stage: Stage, server: Any) -> N
         assert (await answer.json())["error"]["param"] == "messages"
     assert not server.asked
     assert not stage.settled
-
-
-async def test_another_method_is_refused(stage: Stage) -> None:
-    headers = stage.signer.headers(f"GET {PATH}")
-    async with stage.session.get(stage.url + PATH, headers=headers) as answer:
-        assert answer.status == 405

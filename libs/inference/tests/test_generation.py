@@ -12,6 +12,7 @@ from dozen_inference.generation import Answer, Generator
 from dozen_inference.outcome import Outcome
 from dozen_inference.request import prepare
 from dozen_inference.upstream import Upstream, UpstreamAnswer
+from dozen_testing.inference import OneUpstream
 
 BODY = b'{"model":"m","messages":[{"role":"user"}],"stream":true}'
 SAID = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n'
@@ -52,7 +53,9 @@ def answer(
         settled.append(outcome)
 
     limits = {"first_byte_seconds": 5.0, "answer_seconds": 5.0}
-    generator = Generator(Broken(parts), "/v1/chat/completions", "chat", most_requests=1, **limits)
+    generator = Generator(
+        OneUpstream(Broken(parts)), "/v1/chat/completions", "chat", most_requests=1, **limits
+    )
     request = prepare(BODY, "messages", most_choices=1, most_tokens=most_tokens)
     return generator.answer(admission, request, settle)
 

@@ -166,12 +166,10 @@ def test_a_body_within_its_limit_is_sent_as_it_came(prompt: Prompt, limits: dict
 
 @pytest.mark.parametrize("limit", ["9", 1.5, True, [1]])
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_limit_that_is_no_number_is_refused_where_it_matters(name: str, limit: Any) -> None:
-    body = {**asked("messages"), name: limit}
+def test_a_limit_that_is_no_number_is_refused(name: str, limit: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        read(body, most_tokens=9)
+        read({**asked("messages"), name: limit}, most_tokens=9)
     assert refused.value.param == name
-    assert json.loads(read(body).body) == body  # without a limit of ours it is the server's affair
 
 
 @pytest.mark.parametrize("name", ["n", "best_of", "n_cmpl"])
@@ -230,3 +228,12 @@ def test_only_the_limit_of_a_body_changes(
         for names in (("n_predict", "max_completion_tokens", "max_tokens"), LIMITS[prompt == "prompt" : 2]):
             kept = next(sent[name] for name in names if sent.get(name) is not None)
             assert 0 <= kept <= most
+
+
+def test_a_server_whose_context_is_the_limit_is_told_none() -> None:
+    body = json.dumps(asked("messages")).encode()
+    request = prepare(body, "messages", most_choices=1, most_tokens=9, is_capped=False)
+    assert (request.body, request.most_output_tokens) == (body, 9)
+    higher = json.dumps({**asked("messages"), "n_predict": 10}).encode()
+    request = prepare(higher, "messages", most_choices=1, most_tokens=9, is_capped=False)
+    assert json.loads(request.body)["n_predict"] == 9

@@ -1,6 +1,7 @@
 """Streams: cut anywhere, passed on unchanged, counted."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -49,6 +50,18 @@ def test_an_event_without_an_end_is_not_waited_for() -> None:
     cutter = EventCutter()
     with pytest.raises(UpstreamFailed):
         cutter.feed(b"x" * (MAX_EVENT_BYTES + 1))
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+def test_a_large_event_is_whole_and_looked_through_once(end: bytes) -> None:
+    text = b"data: " + b"x" * (MAX_EVENT_BYTES - 1000)
+    whole, cutter = text + end, EventCutter()
+    # As small as packets are: what looks through all that has come with each one takes minutes.
+    parts = [whole[place : place + 1400] for place in range(0, len(whole), 1400)]
+    started = time.process_time()
+    assert [event for part in parts for event in cutter.feed(part)] == [whole]
+    assert time.process_time() - started < 2
+    assert cutter.feed(DONE) == [DONE]
 
 
 def test_everything_passes_unchanged_but_the_usage_that_only_we_asked_for() -> None:
@@ -125,6 +138,7 @@ def test_what_comes_before_an_error_still_passes() -> None:
         ({"message": "no", "code": "server_error"}, UpstreamFailed),
         ({"message": "loading", "code": 503}, UpstreamNotReady),
         ("no", UpstreamFailed),
+        ([], UpstreamFailed),
     ],
 )
 def test_an_error_that_is_streamed_may_name_its_status(error: object, kind: type[ServiceError]) -> None:
@@ -133,13 +147,69 @@ def test_an_error_that_is_streamed_may_name_its_status(error: object, kind: type
     assert isinstance(tally.error, kind)
 
 
+def test_an_error_may_be_the_event_itself() -> None:
+    tally = Tally(usage_asked=False)
+    assert tally.take([event({"object": "error", "message": "too long", "code": 400})]) == b""
+    assert isinstance(tally.error, UpstreamRefused)
+    assert tally.error.message == "too long"
+
+
 def test_an_event_without_data_is_dropped() -> None:
     assert Tally(usage_asked=False).take([b"data: null\n\n", ROLE]) == ROLE
 
 
-def test_what_we_do_not_understand_passes() -> None:
-    strange = b'data: {"usage":"none","choices":5}\n\n'
-    assert Tally(usage_asked=False).take([strange]) == strange
+ENDLESS = b'data: {"usage":' + b"[" * 100_000 + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b'data: {"usage":"none","choices":5}\n\n',
+        b'data: {"usage":\xff}\n\n',
+        b'data: {"finish_reason":5}\n\n',
+        b'data: {"choices":[{"delta":{"content":"\xe2\x82"},"finish_reason":"stop"}]}\n\n',
+        ENDLESS,
+        b"event: x\ndata: {}\n\n",
+        b": ping\n\n",
+        b"data: \n\n",
+        b"data:\ndata: {}\n\n",
+        b"retry: 5\n\n",
+        b"\n\n",
+    ],
+)
+def test_what_we_do_not_understand_passes(strange: bytes) -> None:
+    tally = Tally(usage_asked=False)
+    assert tally.take([strange]) == strange
+    assert tally.error is None
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"<html></html>\n\n", b"data: nonsense\n\n", b'{"error":{}}\n\n', b"data: [1]\n\n", b"data:<\n\n"],
+)
+def test_what_is_no_event_is_an_error_after_what_came_before_it(garbage: bytes) -> None:
+    tally = Tally(usage_asked=False)
+    assert tally.take([ROLE, garbage, ROLE]) == ROLE
+    assert isinstance(tally.error, UpstreamFailed)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        [],
+        "much",
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 1.5},
+        {"prompt_tokens": 2**40},
+        {"completion_tokens": "9"},
+        {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": -5}},
+    ],
+)
+def test_a_usage_that_cannot_be_is_none(usage: Any) -> None:
+    tally = Tally(usage_asked=True)
+    assert tally.take([delta(content="a"), event({"choices": [], "usage": usage})])
+    assert (tally.usage, tally.tokens) == (None, 1)
 
 
 def test_an_error_event_is_openai_s_object() -> None:

@@ -140,6 +140,11 @@ async def test_a_refusal_is_raised_with_its_body(upstream: Upstream, server: Any
         ),
         (422, {"detail": "Unprocessable"}, (422, "invalid_request_error", None, None)),
         (400, {"error": "a text"}, (400, "invalid_request_error", None, None)),
+        (
+            400,
+            {"error": {"message": "no", "param": 5, "code": True}},
+            (400, "invalid_request_error", None, None),
+        ),
         # ours to answer for
         (401, {"error": {"message": "key"}}, (502, "server_error", None, "upstream_error")),
         (500, {"error": {"message": "boom"}}, (502, "server_error", None, "upstream_error")),
@@ -157,8 +162,53 @@ def test_errors_become_openai_s_object(
     assert details["message"]
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error":[]}', b'{"error":{"message":5}}'])
+ENDLESS = b'{"error":' + b'{"error":' * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"5",
+        b'{"error":[]}',
+        b'{"error":{"message":5}}',
+        b'{"error":{"message":null}}',
+        b'{"error":{"message":"\xff"}}',
+        b'{"error":{"message":"\\ud800"}}',
+        b"\xff\xfe",
+        ENDLESS,
+    ],
+)
 def test_an_error_in_no_known_form_still_has_a_message(body: bytes) -> None:
     error: ServiceError = upstream_error(400, body)
     assert error.status is Status.INVALID_ARGUMENT
     assert error.message == "The inference server refused the request."
+    assert isinstance(upstream_error(500, body), UpstreamFailed)
+    assert isinstance(upstream_error(200, body), UpstreamFailed)
+
+
+def test_of_a_long_message_the_beginning_is_told() -> None:
+    error = upstream_error(400, json.dumps({"error": {"message": "x" * 100_000}}).encode())
+    assert error.message == "x" * 2000
+
+
+async def test_what_is_at_a_path_is_read(upstream: Upstream, server: Any) -> None:
+    server.pages["/metrics"] = b"vllm:num_requests_running 3\n"
+    assert await upstream.get("/metrics") == server.pages["/metrics"]
+    with pytest.raises(UpstreamNotReady, match="/nothing answers 404"):
+        await upstream.get("/nothing")
+    with pytest.raises(UpstreamTimeout):
+        await upstream.get("/hangs", seconds=0.05)
+
+
+async def test_an_answer_is_not_read_without_end(
+    upstream: Upstream, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dozen_inference.upstream.MAX_ANSWER_BYTES", 10)
+    server.chunks, server.ending = [b"12345", b"67890", b"1"], "hang"
+    with pytest.raises(UpstreamFailed):
+        await read(upstream)
+    async with asyncio.timeout(5):
+        await server.left.wait()

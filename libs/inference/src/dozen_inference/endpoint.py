@@ -1,15 +1,15 @@
 """The ASGI endpoint of completions, raw because it is the hottest path."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from dozen_chassis.admission import Admission
-from dozen_inference.departure import ClientLeft, Receive, unless_client_leaves
-from dozen_inference.generation import Answer
+from starlette.types import Receive, Scope, Send
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+from dozen_chassis.admission import Admission
+from dozen_chassis.hot import read_body
+from dozen_inference.generation import Answer
+from dozen_inference.settlement import Settlements
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -19,47 +19,37 @@ _STREAM_HEADERS = [
 
 
 class CompletionEndpoint:
-    """Answers admitted requests on a path; what `begin` raises becomes the answer."""
+    """Hot path that answers admitted requests; what `begin` raises becomes the answer.
 
-    def __init__(self, path: str, begin: Callable[[Admission, bytes], Answer]) -> None:
-        self._path = path
+    `begin` is given the admission, the body and the client's headers. Every request that is priced is
+    settled, whatever ends it.
+    """
+
+    def __init__(
+        self, begin: Callable[[Admission, bytes, dict[bytes, bytes]], Answer], settlements: Settlements[Any]
+    ) -> None:
         self._begin = begin
+        self._settlements = settlements
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        scope["route_name"] = self._path
-        answer = self._begin(scope["admission"], await _read(receive))
-        started = False
-
-        async def respond() -> None:
-            nonlocal started
+        admission: Admission = scope["admission"]
+        async with self._settlements.follow(admission):
+            answer = self._begin(admission, await read_body(scope, receive), dict(scope["headers"]))
             async with aclosing(answer.chunks) as chunks:
                 chunk = await anext(chunks)  # an error that is raised here can still have its own status
-                started = True
-                length = (b"content-length", str(len(chunk)).encode())
                 headers = (
-                    _STREAM_HEADERS if answer.stream else [(b"content-type", b"application/json"), length]
+                    _STREAM_HEADERS
+                    if answer.stream
+                    else [
+                        (b"content-type", b"application/json"),
+                        (b"content-length", b"%d" % len(chunk)),
+                    ]
                 )
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                own = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+                await send({"type": "http.response.start", "status": 200, "headers": headers + own})
                 await send({"type": "http.response.body", "body": chunk, "more_body": answer.stream})
                 async for chunk in chunks:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if answer.stream:
                     await send({"type": "http.response.body"})
-
-        try:
-            await unless_client_leaves(receive, respond())
-        except ClientLeft:
-            if not started:
-                raise
-
-
-async def _read(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeft()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)

@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from dozen_chassis.admission import Admission
 from dozen_chassis.errors import InternalError, ServiceError, Status
 from dozen_inference.departure import ClientLeft
 from dozen_inference.outcome import Run, Settle
 from dozen_inference.request import CompletionRequest
-from dozen_inference.streams import EventCutter, error_event
-from dozen_inference.upstream import Upstream, UpstreamAnswer, UpstreamFailed, upstream_error
+from dozen_inference.streams import DONE, EventCutter, error_event
+from dozen_inference.upstream import UpstreamFailed, upstream_error
+from dozen_inference.usage import Served
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,48 @@ class UpstreamOverloaded(ServiceError):
     code = "upstream_overloaded"
 
 
+class OpenedAnswer(Protocol):
+    """A success that has begun, in OpenAI's format."""
+
+    @property
+    def served(self) -> Served:
+        """Who answers."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """Without parameters, in lower case."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Give the bytes of the body as they arrive."""
+        ...
+
+    async def read(self) -> bytes:
+        """Give the body whole."""
+        ...
+
+
+class Upstreams(Protocol):
+    """Where completions come from."""
+
+    def open(
+        self,
+        admission: Admission,
+        request: CompletionRequest,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        seconds: float,
+    ) -> AbstractAsyncContextManager[OpenedAnswer]:
+        """Send a request and give the answer once it has begun, within so many seconds.
+
+        Raise a `ServiceError` where nothing can answer. Leaving the block before the end of the answer
+        closes the connection, which makes the server stop.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A completion for a client; the request is sent upstream when the first chunk is asked for."""
@@ -31,6 +75,8 @@ class Answer:
     stream: bool
     chunks: AsyncGenerator[bytes, None]
     """An error is raised before the first chunk; after it, it is the last event of the stream."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """For the client; complete once there is a first chunk."""
 
 
 class Generator:
@@ -38,7 +84,7 @@ class Generator:
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstreams: Upstreams,
         path: str,
         operation: str,
         *,
@@ -47,7 +93,7 @@ class Generator:
         answer_seconds: float,
     ) -> None:
         """`operation` is OpenTelemetry's `gen_ai.operation.name`; `answer_seconds` is for whole answers."""
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._path = path
         self._operation = operation
         self._most_requests = most_requests
@@ -69,19 +115,36 @@ class Generator:
         or when the upstream has failed or the client has left.
         """
         limit = self._first_byte_seconds if request.stream else self._answer_seconds
-        return Answer(request.stream, self._chunks(admission, request, settle, min(limit, seconds or limit)))
+        headers: dict[str, str] = {}
+        chunks = self._chunks(admission, request, settle, min(limit, seconds or limit), headers)
+        return Answer(request.stream, chunks, headers)
 
     async def _chunks(
-        self, admission: Admission, request: CompletionRequest, settle: Settle, seconds: float
+        self,
+        admission: Admission,
+        request: CompletionRequest,
+        settle: Settle,
+        seconds: float,
+        headers: dict[str, str],
     ) -> AsyncGenerator[bytes, None]:
         if self._requests >= self._most_requests:
             raise UpstreamOverloaded(headers={"retry-after": "1"})
         self._requests += 1
         run = Run(self._operation, admission, request, settle)
         try:
-            async with aclosing(self._pass_through(run, seconds)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            async with self._upstreams.open(
+                admission, request, self._path, run.headers(), seconds=seconds
+            ) as answer:
+                run.served = answer.served
+                headers.update(answer.served.headers())
+                if request.stream:
+                    async with aclosing(_stream(run, answer)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+                else:
+                    run.take_whole(await answer.read())
+                    await run.end()
+                    yield run.answer
         except ServiceError as error:
             await run.end(error)
             if not (run.begun and request.stream):
@@ -94,23 +157,10 @@ class Generator:
             self._requests -= 1
             await run.end(InternalError())  # where it was none of these
 
-    async def _pass_through(self, run: Run, seconds: float) -> AsyncGenerator[bytes, None]:
-        request, headers = run.request, run.headers()
-        async with self._upstream.post(
-            self._path, request.body, headers, first_byte_seconds=seconds
-        ) as answer:
-            if not request.stream:
-                run.take_whole(await answer.read())
-                await run.end()
-                yield run.answer
-            elif answer.content_type != "text/event-stream":
-                raise upstream_error(200, await answer.read())
-            else:
-                async for chunk in _stream(run, answer):
-                    yield chunk
 
-
-async def _stream(run: Run, answer: UpstreamAnswer) -> AsyncGenerator[bytes, None]:
+async def _stream(run: Run, answer: OpenedAnswer) -> AsyncGenerator[bytes, None]:
+    if answer.content_type != "text/event-stream":
+        raise upstream_error(200, await answer.read())
     cutter, tally = EventCutter(), run.tally
     async for chunk in answer.chunks():
         if passing := tally.take(cutter.feed(chunk)):
@@ -119,8 +169,9 @@ async def _stream(run: Run, answer: UpstreamAnswer) -> AsyncGenerator[bytes, Non
         if tally.error is not None:
             raise tally.error
         if tally.end:
-            await run.end()
-            yield tally.end
-            return
-    log.warning("the inference server ended a stream before its end")
-    raise UpstreamFailed()
+            break
+    if not tally.end and not tally.finish_reason:
+        log.warning("the inference server ended a stream before its end")
+        raise UpstreamFailed()
+    await run.end()
+    yield tally.end or DONE  # a server that has said how its answer finished may have left out the mark

@@ -18,6 +18,11 @@ def most_tokens(admission: Admission) -> int | None:
     return _number(admission, "max-tokens")
 
 
+def is_capped(admission: Admission) -> bool:
+    """Tell whether the server has to be told how long an answer may be; else its own context sees to that."""
+    return not admission.facts.get("uncapped")
+
+
 def most_units(admission: Admission) -> int | None:
     """Give the most that the request may use, in the unit that it is charged in; None without a limit."""
     return _number(admission, "max-units")

@@ -1,5 +1,6 @@
 """The body of a completion request: read as far as we must, and else left as it is."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,9 +10,6 @@ from dozen_chassis.errors import InvalidRequest
 
 MAX_MODEL_LENGTH = 256
 
-# How many answers a prompt has: `best_of` is vLLM's and OpenAI's, `n_cmpl` is llama.cpp's name for `n`.
-_CHOICES = ("n", "best_of", "n_cmpl")
-# How long an answer may be. llama.cpp keeps to the first of these that a body has.
 _LIMITS = ("n_predict", "max_completion_tokens", "max_tokens")
 # Of them, by the name of the prompt, those that llama.cpp and vLLM both keep to.
 _HEEDED = {"messages": ("max_completion_tokens", "max_tokens"), "prompt": ("max_tokens",)}
@@ -38,85 +36,118 @@ def prepare(
     *,
     most_choices: int,
     most_tokens: int | None = None,
+    is_capped: bool = True,
     may_stream: bool = True,
 ) -> CompletionRequest:
     """Read a request body whose prompt is in the field of that name.
 
     A body that asks for a stream comes back asking for its usage too, and one that would let an answer
-    have more than `most_tokens` comes back with that limit; values that are not ours are kept byte for
-    byte, and so is every other body. Unless it `may_stream`, the answer comes whole whatever the body
-    says.
+    have more than `most_tokens` comes back with that limit; where nothing `is_capped`, only a limit of its
+    own that is higher is replaced. Values that are not ours are kept byte for byte, and so is every other
+    body. Unless it `may_stream`, the answer comes whole whatever the body says.
     """
-    fields = _decode(body, dict[str, msgspec.Raw], "The request body", None)
-    model = _field(fields, "model", str)
+    fields = _read(body)
+    model = fields.model
     if not model or len(model) > MAX_MODEL_LENGTH:
         raise InvalidRequest("You must provide a model parameter.", param="model")
-    choices = _prompts(fields, prompt) * _choices(fields)
+    asked = fields.messages if prompt == "messages" else fields.prompt
+    choices = _prompts(asked, prompt) * fields.choices
     if not 0 < choices <= most_choices:
         raise InvalidRequest(
             f"This request asks for {choices} choices; from 1 to {most_choices} are allowed here.", param="n"
         )
-    stream = bool(_field(fields, "stream", bool))
-    options = _field(fields, "stream_options", dict[str, Any]) or {}
-    changed: dict[str, Any] = {} if most_tokens is None else _limits(fields, prompt, most_tokens)
+    stream = bool(fields.stream)
+    options = fields.stream_options or {}
+    changed: dict[str, Any] = {}
+    if most_tokens is not None:
+        changed |= _limits(fields, prompt, most_tokens, is_capped=is_capped)
     dropped: tuple[str, ...] = ()
     if stream and may_stream:
         changed["stream_options"] = {**options, "include_usage": True}
     elif stream:
         dropped = ("stream", "stream_options")
     if changed or dropped:
-        kept = {name: value for name, value in fields.items() if name not in dropped}
+        kept = {name: value for name, value in _RAW_FIELDS.decode(body).items() if name not in dropped}
         body = msgspec.json.encode({**kept, **changed})
     return CompletionRequest(
         body=body,
         model=model,
         stream=stream and may_stream,
         usage_asked=options.get("include_usage") is True,
-        prompt_tokens=-(-len(memoryview(fields[prompt])) // 4),
+        prompt_tokens=-(-len(memoryview(asked)) // 4),
         most_output_tokens=None if most_tokens is None else most_tokens * choices,
     )
 
 
-def _limits(fields: dict[str, msgspec.Raw], prompt: str, most: int) -> dict[str, int]:
+class _Fields(msgspec.Struct):
+    """What must be known of a body; the names are those of the body."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    messages: msgspec.Raw = msgspec.Raw(b"null")
+    prompt: msgspec.Raw = msgspec.Raw(b"null")
+    # How many answers a prompt has: `best_of` is vLLM's and OpenAI's, `n_cmpl` is llama.cpp's name for `n`.
+    n: int | None = None
+    best_of: int | None = None
+    n_cmpl: int | None = None
+    # How long an answer may be; llama.cpp keeps to the first of these that a body has.
+    n_predict: int | msgspec.UnsetType | None = msgspec.UNSET
+    max_completion_tokens: int | msgspec.UnsetType | None = msgspec.UNSET
+    max_tokens: int | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def choices(self) -> int:
+        """Give the number of answers to each prompt."""
+        given = [number for number in (self.n, self.best_of, self.n_cmpl) if number is not None]
+        return max(given) if given else 1
+
+
+_FIELDS = msgspec.json.Decoder(_Fields)
+_RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PROMPT = msgspec.json.Decoder(str | list[str | int | list[int]] | None)
+_PLACE = re.compile(r" - at `\$\.(\w+)")
+_LIST = re.compile(rb"\[\s*[^\]\s]")
+
+
+def _read(body: bytes) -> _Fields:
+    try:
+        return _FIELDS.decode(body)
+    except msgspec.ValidationError as error:
+        place = _PLACE.search(str(error))
+        subject = f"'{place[1]}'" if place else "The request body"
+        raise InvalidRequest(f"{subject} is not valid: {error}.", param=place and place[1]) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from error
+
+
+def _limits(fields: _Fields, prompt: str, most: int, *, is_capped: bool) -> dict[str, int]:
     """Give the fields with which no answer has more tokens than `most`; none where that is so already."""
-    asked = {name: _field(fields, name, int) for name in _LIMITS}
+    asked = {name: getattr(fields, name) for name in _LIMITS}
     limits = {
         name: most  # below zero is llama.cpp's word for no limit
         for name, value in asked.items()
-        if value is not None and not 0 <= value <= most
+        if isinstance(value, int) and not 0 <= value <= most
     }
     heeded = _HEEDED[prompt]
-    if all(asked[name] is None for name in heeded):
-        limits[next((name for name in heeded if name in fields), heeded[0])] = most
+    if is_capped and all(not isinstance(asked[name], int) for name in heeded):
+        limits[next((name for name in heeded if asked[name] is None), heeded[0])] = most
     return limits
 
 
-def _choices(fields: dict[str, msgspec.Raw]) -> int:
-    asked = [_field(fields, name, int) for name in _CHOICES]
-    return max((choices for choices in asked if choices is not None), default=1)
-
-
-def _prompts(fields: dict[str, msgspec.Raw], name: str) -> int:
+def _prompts(asked: msgspec.Raw, name: str) -> int:
     """Count the prompts: messages are one, and so is a list of token ids."""
+    raw = memoryview(asked)
     if name == "messages":
-        if not _field(fields, name, list[msgspec.Raw]):
+        if not _LIST.match(raw):
             raise InvalidRequest("'messages' must be a list of at least one message.", param=name)
         return 1
-    value = _field(fields, name, str | list[str | int | list[int]])
-    if value is None or value == []:
-        raise InvalidRequest("'prompt' must be a text, a list of texts or token ids.", param=name)
-    return 1 if isinstance(value, str) or isinstance(value[0], int) else len(value)
-
-
-def _field(fields: dict[str, msgspec.Raw], name: str, kind: Any) -> Any:
-    raw = fields.get(name)
-    return None if raw is None else _decode(raw, kind | None, f"'{name}'", name)
-
-
-def _decode(raw: bytes | msgspec.Raw, kind: Any, subject: str, param: str | None) -> Any:
+    if bytes(raw[:1]) == b'"':
+        return 1
     try:
-        return msgspec.json.decode(raw, type=kind)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{subject} is not valid: {error}.", param=param) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"{subject} is not valid JSON: {error}.", param=param) from error
+        value = _PROMPT.decode(asked)
+    except msgspec.MsgspecError:
+        value = None
+    if not value:
+        raise InvalidRequest("'prompt' must be a text, a list of texts or token ids.", param=name)
+    return 1 if isinstance(value[0], int) else len(value)

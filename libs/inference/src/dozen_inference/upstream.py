@@ -2,26 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import ClassVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
 
-import aiohttp
 import msgspec
 
 from dozen_chassis.errors import ServiceError, Status
+from dozen_inference.http1 import ConnectFailed, HttpClient, HttpError, Response, TimedOut
 
 log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """Of an answer that is read whole."""
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading JSON raises: besides its own errors, those of wrong UTF-8 and of endless brackets."""
+
 # llama.cpp and vLLM close a connection after 5 idle seconds, perhaps just as it is used again; we do before.
-_KEEP_ALIVE_SECONDS = 4
-_HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
+KEEP_ALIVE_SECONDS = 4.0
+_HEADERS = [(b"content-type", b"application/json"), (b"accept", b"*/*"), (b"accept-encoding", b"identity")]
 
 # To llama.cpp these are errors of its own.
 _CALLERS_MISTAKES = ("Failed to parse messages", "Failed to parse tools")
+
+_MOST_TEXT = 2000
+"""Characters of what a server says of an error."""
 
 _STATUSES = {404: Status.NOT_FOUND, 409: Status.ABORTED, 429: Status.RESOURCE_EXHAUSTED}
 
@@ -68,26 +74,34 @@ class UpstreamRefused(ServiceError):
 
 
 class UpstreamAnswer:
-    """An answer that has begun."""
+    """An answer that has begun; `close` it, wherever it was left."""
 
-    def __init__(self, response: aiohttp.ClientResponse, deadline: float, idle_seconds: float) -> None:
+    def __init__(self, response: Response, deadline: float, idle_seconds: float) -> None:
         self.status = response.status
-        self.content_type = response.content_type
-        self._content = response.content
+        self.headers = dict(response.headers)
+        """Names in lower case."""
+        kind = self.headers.get(b"content-type", b"").partition(b";")[0]
+        self.content_type = kind.strip().lower().decode("latin-1")
+        self._response = response
         self._deadline = deadline
         self._idle_seconds = idle_seconds
+        self._has_begun = False
+
+    async def chunk(self, most_seconds: float | None = None) -> bytes:
+        """Give what has come of the body, or wait as long as a pause may be; nothing at its end."""
+        patience = self._idle_seconds if most_seconds is None else min(self._idle_seconds, most_seconds)
+        if not self._has_begun:
+            patience = self._deadline - asyncio.get_running_loop().time()
+            self._has_begun = True
+        try:
+            return await self._response.read_chunk(patience)
+        except HttpError as error:
+            raise _upstream_failure(error) from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Give the bytes of the body as they arrive."""
-        limit = asyncio.timeout_at(self._deadline)
-        while True:
-            with _upstream_errors():
-                async with limit:
-                    chunk = await self._content.readany()
-            if not chunk:
-                return
+        while chunk := await self.chunk():
             yield chunk
-            limit = asyncio.timeout(self._idle_seconds)
 
     async def read(self) -> bytes:
         """Give the body whole."""
@@ -99,13 +113,18 @@ class UpstreamAnswer:
                 raise UpstreamFailed()
         return bytes(body)
 
+    def close(self) -> None:
+        """Give the connection back; where the answer is not at its end, close it, which stops the server."""
+        self._response.close()
+
 
 class Upstream:
-    """An inference server, and the connections to it that are kept."""
+    """An inference server."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, idle_seconds: float) -> None:
+    def __init__(self, url: str, client: HttpClient, idle_seconds: float) -> None:
+        """`idle_seconds` is the longest pause within an answer."""
         self._url = url.rstrip("/")
-        self._session = session
+        self._client = client
         self._idle_seconds = idle_seconds
 
     @classmethod
@@ -113,14 +132,22 @@ class Upstream:
     async def open(
         cls, url: str, *, connect_seconds: float, idle_seconds: float
     ) -> AsyncIterator["Upstream"]:
-        """Give a client for the block; `idle_seconds` is the longest pause within an answer."""
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as session:
-            yield cls(url, session, idle_seconds)
+        """Give a client with connections of its own for the block."""
+        async with open_client(connect_seconds) as client:
+            yield cls(url, client, idle_seconds)
+
+    async def send(
+        self, path: str, body: bytes, headers: Sequence[tuple[bytes, bytes]], *, first_byte_seconds: float
+    ) -> UpstreamAnswer:
+        """Send a body and give the answer, success or not, once it has begun."""
+        deadline = asyncio.get_running_loop().time() + first_byte_seconds
+        try:
+            response = await self._client.send(
+                "POST", self._url + path, headers, body, first_byte_seconds=first_byte_seconds
+            )
+        except HttpError as error:
+            raise _upstream_failure(error) from error
+        return UpstreamAnswer(response, deadline, self._idle_seconds)
 
     @asynccontextmanager
     async def post(
@@ -130,37 +157,49 @@ class Upstream:
 
         Leaving the block before the end of the answer closes the connection, which makes the server stop.
         """
-        deadline = asyncio.get_running_loop().time() + first_byte_seconds
-        with _upstream_errors():
-            async with asyncio.timeout_at(deadline):
-                response = await self._session.post(
-                    self._url + path, data=body, headers={**_HEADERS, **headers}
-                )
+        answer = await self.send(
+            path, body, [*_HEADERS, *raw_headers(headers)], first_byte_seconds=first_byte_seconds
+        )
         try:
-            answer = UpstreamAnswer(response, deadline, self._idle_seconds)
             if answer.status != 200:
                 raise upstream_error(answer.status, await answer.read())
             yield answer
         finally:
-            response.release()  # to the pool, or closed where the body has not ended
+            answer.close()
+
+    async def get(self, path: str, *, seconds: float = 5.0) -> bytes:
+        """Give what is at a path; raise where it is not a success."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        try:
+            response = await self._client.send("GET", self._url + path, [], b"", first_byte_seconds=seconds)
+        except HttpError as error:
+            raise _upstream_failure(error) from error
+        answer = UpstreamAnswer(response, deadline, seconds)
+        try:
+            if answer.status != 200:
+                raise UpstreamNotReady(f"The inference server's {path} answers {answer.status}.")
+            return await answer.read()
+        finally:
+            answer.close()
 
     async def ping(self) -> None:
         """Raise unless the server says that it is well."""
-        with _upstream_errors():
-            async with self._session.get(f"{self._url}/health") as response:
-                if response.status != 200:
-                    raise UpstreamNotReady(f"The inference server's /health answers {response.status}.")
+        await self.get("/health")
 
 
-class _Error(msgspec.Struct):
-    message: str = ""
-    type: str | None = None
-    param: str | None = None
-    code: str | int | None = None
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Give headers as they are sent."""
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
-class _Refusal(_Error):
-    error: _Error | str | None = None
+@asynccontextmanager
+async def open_client(connect_seconds: float) -> AsyncIterator[HttpClient]:
+    """Give the connections to inference servers for the block."""
+    client = HttpClient(connect_seconds=connect_seconds, keep_alive_seconds=KEEP_ALIVE_SECONDS)
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 def upstream_error(status: int, body: bytes) -> ServiceError:
@@ -168,32 +207,42 @@ def upstream_error(status: int, body: bytes) -> ServiceError:
 
     In an answer that began with 200 the object's own `code` may be a status.
     """
-    try:
-        refusal = msgspec.json.decode(body, type=_Refusal)
-    except msgspec.MsgspecError:
-        refusal = _Refusal()
-    error = _Error(refusal.error) if isinstance(refusal.error, str) else refusal.error or refusal
+    error = _error_object(body)
+    message, param = _text(error.get("message")), _text(error.get("param"))
+    code = error.get("code")
     if status == 200:
-        status = error.code if isinstance(error.code, int) else 500
-    if status == 500 and error.message.startswith(_CALLERS_MISTAKES):
+        status = code if isinstance(code, int) else 500
+    if status == 500 and message.startswith(_CALLERS_MISTAKES):
         status = 400
     if status in (401, 403) or not 400 <= status < 500:  # the first two are between the server and us
-        log.warning("the inference server failed with %d: %s", status, error.message[:500])
+        log.warning("the inference server failed with %d: %s", status, message[:500])
         return UpstreamNotReady() if status == 503 else UpstreamFailed()
-    code = error.code if isinstance(error.code, str) else None
-    if error.type == "exceed_context_size_error" or "maximum context length" in error.message:
+    if error.get("type") == "exceed_context_size_error" or "maximum context length" in message:
         code = "context_length_exceeded"
-    return UpstreamRefused(status, error.message or UpstreamRefused.__doc__ or "", error.param, code)
+    return UpstreamRefused(
+        status, message or UpstreamRefused.__doc__ or "", param or None, _text(code) or None
+    )
 
 
-@contextmanager
-def _upstream_errors() -> Iterator[None]:
+def _error_object(body: bytes) -> dict[str, Any]:
     try:
-        yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise UpstreamUnavailable() from error
-    except TimeoutError as error:
-        raise UpstreamTimeout() from error
-    except aiohttp.ClientError as error:
-        log.warning("the inference server failed: %r", error)
-        raise UpstreamFailed() from error
+        found = msgspec.json.decode(body)
+    except UNREADABLE:
+        return {}
+    error = found.get("error", found) if isinstance(found, dict) else {}
+    if isinstance(error, str):
+        return {"message": error}
+    return error if isinstance(error, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value[:_MOST_TEXT] if isinstance(value, str) else ""
+
+
+def _upstream_failure(error: HttpError) -> ServiceError:
+    if isinstance(error, ConnectFailed):
+        return UpstreamUnavailable()
+    if isinstance(error, TimedOut):
+        return UpstreamTimeout()
+    log.warning("the inference server failed: %r", error)
+    return UpstreamFailed()

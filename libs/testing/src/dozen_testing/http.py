@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dozen_chassis.admission import Admission
+from dozen_chassis.hot import HotProtocol
 from dozen_chassis.http import new_request_id
 
 
@@ -18,7 +19,7 @@ async def serve(app: ASGIApp) -> AsyncIterator[str]:
     """Serve an ASGI app on a free port of the loopback address for the block; give its base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the chassis does
-        config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
+        config = uvicorn.Config(app, http=HotProtocol, lifespan="off", log_config=None, access_log=False)
         config.load()
         # The halves of its `serve`, without the signal handlers and the clock that a program needs.
         server = uvicorn.Server(config)

@@ -78,6 +78,8 @@ def base_settings(
         "postgres_dsn": postgres_dsn,
         "nats_url": nats_server.url((service_package or "dozen_observer").removeprefix("dozen_")),
         "shutdown_seconds": 5,
+        "embeddings_address": "127.0.0.1:9",  # where nobody is
+        "embeddings_token": "",
     }
 
 

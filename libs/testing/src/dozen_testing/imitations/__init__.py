@@ -1,0 +1,1 @@
+"""Providers' APIs, imitated on this machine: they refuse what the real ones refuse."""
