@@ -10,23 +10,32 @@ EXAMPLE = """
 models:
   - id: present
     weights: json
+    fallbacks: [absent, other]
     deployments: [{id: one, address: "http://127.0.0.1:8110", health_url: "http://127.0.0.1:8210/health"}]
   - id: absent
     weights: no_such_package
+    fallbacks: [present]
     deployments: []
+  - id: other
+    weights: json
+    deployments: [{id: two, address: "http://127.0.0.1:8110", upstream: {url: "https://api.example.com"}}]
 """
 
 
 def test_ports_are_shifted_and_models_without_weights_left_out(tmp_path: Path) -> None:
     (tmp_path / "source.yaml").write_text(EXAMPLE)
     write_catalogue(tmp_path / "models.yaml", 1000, tmp_path / "source.yaml")
-    (model,) = yaml.safe_load((tmp_path / "models.yaml").read_text())["models"]
+    model, other = yaml.safe_load((tmp_path / "models.yaml").read_text())["models"]
     assert model == {
         "id": "present",
+        "fallbacks": ["other"],
         "deployments": [
             {"id": "one", "address": "http://127.0.0.1:9110", "health_url": "http://127.0.0.1:9210/health"}
         ],
     }
+    assert other["deployments"] == [
+        {"id": "two", "address": "http://127.0.0.1:9110", "upstream": {"url": "https://api.example.com"}}
+    ]
 
 
 def test_prices_are_whole_nano_credits() -> None:

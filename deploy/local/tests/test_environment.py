@@ -37,7 +37,17 @@ def test_ports_and_addresses_follow_the_offset() -> None:
     assert environment["DOZEN_GATEWAY_ADDRESS"] == "127.0.0.1:9100"
 
 
-@pytest.mark.parametrize(("caller", "callee"), [("gateway", "credits"), ("jobs", "gateway")])
+@pytest.mark.parametrize("service", SERVICES)
+def test_only_who_asks_providers_is_told_where_their_keys_are(service: str) -> None:
+    environment = service_environment(service, LAYOUT, CREDENTIALS, {})
+    keys = environment.get("DOZEN_PROVIDER_KEYS_DIRECTORY")
+    assert keys == ("/srv/dozen/provider-keys" if service in ("chat", "completion") else None)
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee"),
+    [("gateway", "credits"), ("jobs", "gateway"), ("chat", "embeddings"), ("completion", "embeddings")],
+)
 def test_a_caller_has_the_address_of_its_callee_and_a_token_that_it_trusts(caller: str, callee: str) -> None:
     environment = service_environment(caller, LAYOUT, CREDENTIALS, {})
     assert environment[f"DOZEN_{callee.upper()}_ADDRESS"] == LAYOUT.grpc_address(callee)

@@ -4,11 +4,15 @@ create table models (
     owned_by text not null,
     capabilities text[] not null,
     context_length bigint not null,
+    fallbacks text[] not null,
+    cache_seconds bigint not null,
+    content_filter boolean not null,
     created_at timestamptz not null default now(),
     retired_at timestamptz
 );
 
--- Where models are served, and how each of these places was when that last changed.
+-- Where models are served, and how each of these places was when that last changed. One that its callers found to
+-- fail is held down: until then no probe makes it anything but unhealthy.
 create table deployments (
     id text primary key,
     model_id text not null references models,
@@ -17,9 +21,15 @@ create table deployments (
     health_url text not null,
     priority integer not null,
     weight integer not null,
+    upstream_format text not null,
+    upstream_url text not null,
+    upstream_model text not null,
+    upstream_secret text not null,
+    upstream_max_requests integer not null,
     health text not null default 'unknown' check (health in ('unknown', 'healthy', 'unhealthy')),
     reason text not null default '',
     observed_at timestamptz,
+    held_until timestamptz,
     retired_at timestamptz
 );
 create index deployments_model_id on deployments (model_id);

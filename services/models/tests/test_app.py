@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from dozen.models.v1 import models_pb2
-from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
+from dozen.models.v1.models_events_pb2 import (
+    BREAKER_STATE_OPEN,
+    DeploymentHealthChanged,
+    ModelRegistered,
+    PriceChanged,
+    UpstreamObservation,
+    UpstreamsObserved,
+)
 from dozen.models.v1.models_service_pb2 import GetModelRequest, ListModelsRequest, WatchHealthRequest
 from dozen.models.v1.models_service_pb2_grpc import ModelsServiceStub
 from dozen_chassis.grpc import RemoteError, open_channel, remote_errors
@@ -24,12 +32,13 @@ from dozen_chassis.postgres import Database
 from dozen_chassis.run import Serving, serving
 from dozen_chassis.signing import caller_token
 from dozen_models.app import create_app
-from dozen_models.domain import Health
+from dozen_models.domain.health import Health
 from dozen_models.errors import InvalidSeed
 from dozen_models.repository import ModelsRepository
-from dozen_models.service import DEPLOYMENTS_CHANNEL
+from dozen_models.service.store import DEPLOYMENTS_CHANNEL
 from dozen_models.settings import Settings
 from dozen_testing.clients import openai_client
+from dozen_testing.conditions import eventually
 from dozen_testing.http import Signer, serve
 
 if TYPE_CHECKING:
@@ -124,14 +133,51 @@ async def test_the_official_client_lists_and_retrieves_models(start: Start, sign
         assert found["capabilities"] == ["chat"]
         assert found["context_length"] == 2048
         assert found["pricing"] == {"input_tokens": 150}
+        assert found["fallbacks"] == []
         with pytest.raises(NotFoundError) as raised:
             await client.models.retrieve("acme/other")
         assert raised.value.body == {
-            "message": "The model 'acme/other' does not exist.",
+            "message": "The model 'acme/other' does not exist or you do not have access to it.",
             "type": "invalid_request_error",
             "param": "model",
             "code": "model_not_found",
         }
+
+
+async def test_a_key_sees_the_models_that_it_may_use(start: Start, signer: Signer) -> None:
+    async with start({"one": NOWHERE}) as server:
+        url = f"http://127.0.0.1:{server.http_port}"
+        allowed = openai_client(url, replace(signer, facts={"models": "acme/llama,other"}))
+        assert [model.id for model in (await allowed.models.list()).data] == ["acme/llama"]
+        assert (await allowed.models.retrieve("acme/llama")).id == "acme/llama"
+        for scope in ("other", "acme", "-"):
+            denied = openai_client(url, replace(signer, facts={"models": scope}))
+            assert (await denied.models.list()).data == []
+            with pytest.raises(NotFoundError) as raised:
+                await denied.models.retrieve("acme/llama")
+            assert raised.value.code == "model_not_found"
+
+
+async def test_what_callers_tell_over_nats_makes_a_deployment_unhealthy_though_it_answers_probes(
+    start: Start, nats_client: Client
+) -> None:
+    fact = UpstreamsObserved(
+        observer="chat-1",
+        upstreams=[
+            UpstreamObservation(deployment_id="one", breaker=BREAKER_STATE_OPEN, ended=9, failed=7),
+        ],
+    )
+    changes = await nats_client.subscribe("dozen.models.v1.DeploymentHealthChanged")
+    async with serve(healthy) as url, start({"one": url}, probe_interval=0.05):
+        assert (await heard(changes, DeploymentHealthChanged)).health == models_pb2.HEALTH_HEALTHY
+
+        async def told() -> int:
+            await nats_client.publish(f"facts.{fact.DESCRIPTOR.full_name}", fact.SerializeToString())
+            return changes.pending_msgs
+
+        await eventually(told)  # again and again: the service may not listen yet
+        found = await heard(changes, DeploymentHealthChanged)
+        assert (found.health, found.reason) == (models_pb2.HEALTH_UNHEALTHY, "7 of 9 requests failed")
 
 
 async def test_the_catalogue_is_announced_at_every_start(start: Start, nats_client: Client) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response, S
 from starlette.routing import Route
 
 from dozen_models.clients import HealthClient, open_health_client
-from dozen_models.domain import Answer, Outcome
+from dozen_models.domain.health import Answer, Outcome
 from dozen_testing.http import serve
 
 pytestmark = pytest.mark.integration

@@ -5,23 +5,20 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dozen_models.domain import (
-    Answer,
+from dozen_models.domain.catalogue import (
     Changes,
     Deployment,
-    Health,
-    HealthState,
     Model,
     ModelCard,
     Offer,
-    Outcome,
     Price,
-    Target,
     compare,
+    find_circle,
+    is_in_scope,
     is_model_id,
-    judge,
-    targets,
 )
+from dozen_models.domain.health import Answer, Health, HealthState, Outcome, judge
+from dozen_models.domain.targets import Target, targets
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 DEPLOYMENTS = tuple(
@@ -101,3 +98,24 @@ def test_a_model_is_healthy_where_one_deployment_is(healths: list[Health], expec
 ])  # fmt: skip
 def test_the_form_of_model_ids(id: str, possible: bool) -> None:
     assert is_model_id(id) is possible
+
+
+@pytest.mark.parametrize(("scope", "allowed"), [
+    (None, True), (frozenset({"acme/llama"}), True), (frozenset({"acme"}), False), (frozenset(), False),
+    (frozenset({"-"}), False),
+])  # fmt: skip
+def test_a_key_may_use_what_is_in_its_scope(scope: frozenset[str] | None, allowed: bool) -> None:
+    assert is_in_scope("acme/llama", scope) is allowed
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "circle"),
+    [
+        ({}, []),
+        ({"a": ["b", "c"], "b": ["c"], "c": []}, []),
+        ({"a": ["b"], "b": ["a"]}, ["a", "b", "a"]),
+        ({"a": ["b"], "b": ["c", "d"], "c": [], "d": ["b"]}, ["b", "d", "b"]),
+    ],
+)
+def test_a_circle_of_fallbacks_is_found(fallbacks: dict[str, list[str]], circle: list[str]) -> None:
+    assert find_circle(fallbacks) == circle

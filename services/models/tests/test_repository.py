@@ -8,9 +8,10 @@ import asyncpg
 import pytest
 
 from dozen_chassis.postgres import Database
-from dozen_models.domain import Deployment, Health, ModelCard, Offer
+from dozen_models.domain.catalogue import Deployment, ModelCard, Offer, Upstream
+from dozen_models.domain.health import Health
 from dozen_models.repository import ModelsRepository
-from dozen_models.service import CatalogueService
+from dozen_models.service.catalogue import CatalogueService
 from dozen_testing.conditions import eventually
 
 pytestmark = pytest.mark.integration
@@ -91,3 +92,44 @@ async def test_a_seed_that_cannot_be_written_whole_is_not_written(repository: Mo
         await CatalogueService(repository).apply(offers)
     assert [model.card for model in await repository.models()] == [CARD]
     assert await repository.db.fetchval("select count(*) from outbox") == 2
+
+
+async def test_what_is_held_down_becomes_nothing_but_unhealthy_until_it_is_released(
+    repository: ModelsRepository,
+) -> None:
+    await repository.change_health("d", Health.HEALTHY, "answered 200")
+    await repository.hold_down("d", 3600)
+    assert await repository.change_health("d", Health.UNHEALTHY, "7 of 9 requests failed") is not None
+    for health in (Health.HEALTHY, Health.UNKNOWN):
+        assert await repository.change_health("d", health, "") is None
+    await repository.release("d")
+    assert await repository.change_health("d", Health.HEALTHY, "answered 200") is not None
+
+
+async def test_what_is_held_down_is_free_when_the_time_is_over(repository: ModelsRepository) -> None:
+    await repository.change_health("d", Health.UNHEALTHY, "7 of 9 requests failed")
+    await repository.hold_down("d", -1)
+    assert await repository.change_health("d", Health.HEALTHY, "answered 200") is not None
+
+
+async def test_one_that_comes_back_is_announced_as_later_than_it_was(repository: ModelsRepository) -> None:
+    before = await repository.change_health("d", Health.UNHEALTHY, "7 of 9 requests failed")
+    await repository.hold_down("d", 3600)
+    await repository.retire("m")
+    await repository.register(CARD)
+    after = (await repository.models())[0].states["d"]
+    assert (after.health, after.reason) == (Health.UNKNOWN, "")
+    assert after.observed_at is not None
+    assert before is not None
+    assert before.observed_at is not None
+    assert after.observed_at > before.observed_at
+    assert await repository.change_health("d", Health.HEALTHY, "") is not None, "it is not held down any more"
+
+
+async def test_all_of_a_card_is_kept(repository: ModelsRepository) -> None:
+    upstream = Upstream("gemini", "https://api.example.com", "gemini-x", "provider-key", 64)
+    deployment = Deployment("e", "chat", "http://chat:8080", "", 1, 100, upstream)
+    card = ModelCard("n", "acme", ("chat",), 0, (deployment,), ("m",), 3600, True)
+    for wanted in (replace(card, fallbacks=(), content_filter=False), card):
+        await CatalogueService(repository).apply([Offer(CARD, {}), Offer(wanted, {"input_tokens": 1})])
+        assert [model.card for model in await repository.models()] == [CARD, wanted]

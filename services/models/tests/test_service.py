@@ -12,21 +12,28 @@ import pytest
 from google.protobuf.message import Message
 
 from dozen.models.v1 import models_pb2
-from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
-from dozen_models.domain import (
-    Answer,
-    Deployment,
-    Health,
-    HealthState,
-    Model,
-    ModelCard,
-    Offer,
-    Outcome,
-    Price,
+from dozen.models.v1.models_events_pb2 import (
+    BREAKER_STATE_CLOSED as CLOSED,
 )
+from dozen.models.v1.models_events_pb2 import (
+    BREAKER_STATE_HALF_OPEN as HALF_OPEN,
+)
+from dozen.models.v1.models_events_pb2 import (
+    BREAKER_STATE_OPEN as OPEN,
+)
+from dozen.models.v1.models_events_pb2 import (
+    DeploymentHealthChanged,
+    ModelRegistered,
+    PriceChanged,
+    UpstreamObservation,
+    UpstreamsObserved,
+)
+from dozen_models.domain.catalogue import Deployment, Model, ModelCard, Offer, Price, Upstream
+from dozen_models.domain.health import Answer, Health, HealthState, Outcome
 from dozen_models.errors import ModelNotFound
 from dozen_models.repository import ModelsRepository
-from dozen_models.service import HEALTHY, CatalogueService, HealthService
+from dozen_models.service.catalogue import CatalogueService
+from dozen_models.service.health import HEALTHY, HealthService
 
 OK = Answer(Outcome.OK, "answered 200")
 LATE = Answer(Outcome.TIMEOUT, "no answer within 2 s")
@@ -43,6 +50,7 @@ class FakeStore:
     states: dict[str, HealthState] = field(default_factory=dict)
     events: list[Message] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Self]:
@@ -89,8 +97,16 @@ class FakeStore:
     async def change_health(self, deployment_id: str, health: Health, reason: str) -> HealthState | None:
         if self.states[deployment_id].health is health:
             return None
+        if deployment_id in self.held and health is not Health.UNHEALTHY:
+            return None
         self.states[deployment_id] = HealthState(health, reason, datetime.now(UTC))
         return self.states[deployment_id]
+
+    async def hold_down(self, deployment_id: str, seconds: float) -> None:
+        self.held.add(deployment_id)
+
+    async def release(self, deployment_id: str) -> None:
+        self.held.discard(deployment_id)
 
     async def forget_health_changes(self, older_than: timedelta, limit: int) -> int:
         return 0
@@ -125,11 +141,18 @@ class Stage:
         return await self.events()
 
     async def probe(self, **answers: list[Answer]) -> list[Message]:
-        prober = ScriptedProber({f"http://{host}/health": list(said) for host, said in answers.items()})
+        script = {f"http://{host}/health": list(said) for host, said in answers.items()}
         try:
-            await HealthService(self.store, prober).probe(timedelta(0))
+            await HealthService(self.store, ScriptedProber(script)).probe(timedelta(0))
         except* OutOfAnswers:
             pass
+        return await self.events()
+
+    async def hear(self, health: HealthService, *observed: UpstreamObservation) -> list[Message]:
+        """Let a replica, which knows the catalogue as it is, hear what callers tell one after the other."""
+        for one in observed:
+            await health.follow(told(None))
+            await health.hear(facts(UpstreamsObserved(observer="chat-1", upstreams=[one])))
         return await self.events()
 
     async def events(self) -> list[Message]:
@@ -157,7 +180,7 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 def offer(id: str = "acme/llama", *, price: int = 150, **hosts: str) -> Offer:
     """Offer a model with a deployment for each keyword, at that host."""
     deployments = tuple(
-        Deployment(name, "chat", "http://chat:8080", f"http://{host}/health", priority, 100)
+        Deployment(name, "chat", "http://chat:8080", f"http://{host}/health" if host else "", priority, 100)
         for priority, (name, host) in enumerate((hosts or {"one": "a"}).items())
     )
     return Offer(ModelCard(id, "acme", ("chat",), 2048, deployments), {"input_tokens": price})
@@ -330,6 +353,136 @@ async def test_a_watcher_gets_all_states_then_what_changes(stage: Stage) -> None
     await asyncio.sleep(0)
     assert not following.done(), "what has not changed is not told again"
     following.cancel()
+
+
+async def facts(*observed: UpstreamsObserved) -> AsyncIterator[UpstreamsObserved]:
+    for one in observed:
+        yield one
+
+
+def observed(breaker: int, ended: int = 0, failed: int = 0, id: str = "one") -> UpstreamObservation:
+    return UpstreamObservation(deployment_id=id, breaker=breaker, ended=ended, failed=failed)  # type: ignore[arg-type]
+
+
+async def test_what_its_callers_find_to_fail_stays_unhealthy_whatever_a_probe_says(stage: Stage) -> None:
+    await stage.apply(offer(one="a", two="b"))
+    await stage.probe(a=[OK], b=[OK])
+    health = HealthService(stage.store, ScriptedProber({}))
+    assert healths(await stage.hear(health, observed(OPEN, 9, 7), observed(OPEN), observed(OPEN))) == [
+        ("one", models_pb2.HEALTH_UNHEALTHY, "7 of 9 requests failed")
+    ]
+    assert await stage.probe(a=[OK, OK], b=[OK, OK]) == []
+    assert await stage.hear(health, observed(HALF_OPEN)) == [], "it is for the probe to say how it is"
+    assert healths(await stage.probe(a=[OK], b=[OK])) == [("one", models_pb2.HEALTH_HEALTHY, "answered 200")]
+
+
+async def test_what_is_given_back_is_at_once_what_the_last_probe_found(stage: Stage) -> None:
+    await stage.apply(offer(one="a", two="b"))
+    health = HealthService(
+        stage.store, ScriptedProber({"http://a/health": [OK], "http://b/health": [REFUSED]})
+    )
+    with pytest.raises(ExceptionGroup):
+        await health.probe(timedelta(0))
+    await stage.events()
+    opened = (observed(OPEN, 5, 5), observed(OPEN, 5, 5, id="two"))
+    assert healths(await stage.hear(health, *opened)) == [
+        ("one", models_pb2.HEALTH_UNHEALTHY, "5 of 5 requests failed")
+    ]
+    again = await stage.hear(health, observed(HALF_OPEN), observed(HALF_OPEN, id="two"), observed(HALF_OPEN))
+    assert healths(again) == [("one", models_pb2.HEALTH_HEALTHY, "answered 200")]
+
+
+async def test_a_breaker_that_closed_gives_a_deployment_back(stage: Stage) -> None:
+    await stage.apply(offer(one="a"))
+    health = HealthService(stage.store, ScriptedProber({}))
+    await stage.hear(health, observed(OPEN, 5, 5), observed(CLOSED))
+    assert healths(await stage.probe(a=[OK])) == [("one", models_pb2.HEALTH_HEALTHY, "answered 200")]
+
+
+async def test_without_a_health_url_its_callers_say_how_a_deployment_is(stage: Stage) -> None:
+    await stage.apply(offer(one="", two="b"))
+    health = HealthService(stage.store, ScriptedProber({}))
+    assert await stage.hear(health, observed(CLOSED)) == [], "nothing was sent there yet"
+    heard = await stage.hear(
+        health,
+        observed(CLOSED, 3),
+        observed(CLOSED, 2, 2),
+        observed(OPEN, 4, 4),
+        observed(HALF_OPEN),
+        observed(HALF_OPEN),
+        observed(CLOSED, 1),
+    )
+    assert healths(heard) == [
+        ("one", models_pb2.HEALTH_HEALTHY, "3 of 3 requests succeeded"),
+        ("one", models_pb2.HEALTH_UNHEALTHY, "6 of 9 requests failed"),
+        ("one", models_pb2.HEALTH_UNSPECIFIED, "it is being tried again"),
+        ("one", models_pb2.HEALTH_HEALTHY, "4 of 10 requests succeeded"),
+    ]
+
+
+async def test_without_a_health_url_one_of_which_nobody_tells_any_more_is_unknown(stage: Stage) -> None:
+    await stage.apply(offer(one="", two="b"))
+    health = HealthService(stage.store, ScriptedProber({}))
+    await stage.hear(health, observed(OPEN, 5, 5))
+    assert healths(await stage.probe(b=[OK])) == [("two", models_pb2.HEALTH_HEALTHY, "answered 200")]
+    await stage.store.release("one")  # as the database does by itself when the time is over
+    assert healths(await stage.probe(b=[OK])) == [
+        ("one", models_pb2.HEALTH_UNSPECIFIED, "nobody has told of it lately")
+    ]
+
+
+async def test_a_deployment_is_held_down_once_a_second_however_many_tell_of_it() -> None:
+    @dataclass
+    class CountingStore(FakeStore):
+        holds: int = 0
+
+        async def hold_down(self, deployment_id: str, seconds: float) -> None:
+            self.holds += 1
+
+    store, now = CountingStore(), 100.0
+    await CatalogueService(store).apply([offer()])
+    health = HealthService(store, ScriptedProber({}), clock=lambda: now)
+    await health.follow(told(None))
+    crowd = [UpstreamsObserved(observer=f"chat-{n}", upstreams=[observed(OPEN, 5, 5)]) for n in range(9)]
+    await health.hear(facts(*crowd))
+    assert store.holds == 1
+    now += 1
+    await health.hear(facts(*crowd))
+    assert store.holds == 2
+
+
+async def test_what_is_told_of_unknown_deployments_is_passed_over(stage: Stage) -> None:
+    await stage.apply(offer())
+    health = HealthService(stage.store, ScriptedProber({}))
+    assert await stage.hear(health, observed(OPEN, 5, 5, id="other")) == []
+
+
+async def test_a_scope_hides_models(stage: Stage) -> None:
+    await stage.apply(offer(), offer("other", two="b"))
+    catalogue = CatalogueService(stage.store)
+    for scope, visible in ((None, ["acme/llama", "other"]), ({"other", "absent"}, ["other"]), ({"-"}, [])):
+        assert [model.card.id for model in await catalogue.models(scope)] == visible
+    assert (await catalogue.model("other", {"other"})).card.id == "other"
+    with pytest.raises(ModelNotFound):
+        await catalogue.model("other", {"acme/llama"})
+
+
+async def test_all_of_a_model_is_announced(stage: Stage) -> None:
+    upstream = Upstream("anthropic", "https://api.example.com", "claude-x", "provider-key", 64)
+    deployment = Deployment("remote", "chat", "http://chat:8080", "", 1, 100, upstream)
+    card = ModelCard("acme/claude", "acme", ("chat",), 0, (deployment,), ("acme/llama",), 3600, True)
+    event = (await stage.apply(Offer(card, {"input_tokens": 1})))[0]
+    assert isinstance(event, ModelRegistered)
+    assert list(event.model.fallbacks) == ["acme/llama"]
+    assert (event.model.cache_seconds, event.model.content_filter) == (3600, True)
+    assert event.model.deployments[0].health_url == ""
+    assert event.model.deployments[0].upstream == models_pb2.Upstream(
+        format="anthropic",
+        url="https://api.example.com",
+        model="claude-x",
+        secret="provider-key",
+        max_requests=64,
+    )
 
 
 async def test_healthy_deployments_are_counted_for_each_model() -> None:

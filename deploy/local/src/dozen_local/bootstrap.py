@@ -1,6 +1,7 @@
 """The first account of a fresh deployment, with credits and a key, made through the services' contracts."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,10 @@ from dozen.gateway.v1.gateway_service_pb2 import (
     RequestOutcome,
 )
 from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from dozen_local.catalogue import read_capabilities
 from dozen_local.credentials import Credentials
 from dozen_local.environment import read_env
-from dozen_local.layout import LLAMA_MODEL, Layout
+from dozen_local.layout import Layout
 from dozen_local.processes import POLL_SECONDS, ProcessFailed
 
 OPERATOR = "operator"
@@ -29,6 +31,15 @@ CREDITS = 10
 NANO_CREDITS = 1_000_000_000
 CALL_SECONDS = 10.0
 USABLE_SECONDS = 15.0
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "completion": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+    "images.analyses": "/v1/images/analyses",
+    "audio.transcriptions": "/v1/audio/transcriptions",
+    "audio.speech": "/v1/audio/speech",
+}
+"""Where each of a model's capabilities is asked for."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,12 @@ def bootstrap(layout: Layout, credentials: Credentials) -> Access:
             if not _exists(stub, options, key):
                 request = CreateApiKeyRequest(account_id=ACCOUNT, name="local")
                 key = stub.CreateApiKey(request, **options).secret
-            return Access(key, _wait_until_admitted(stub, options, key))
+            questions = [
+                RequestFacts(method="POST", path=PATHS[capability], model=model, max_tokens=1)
+                for model, capabilities in read_capabilities(layout.catalogue_file).items()
+                for capability in capabilities
+            ]
+            return Access(key, _wait_until_admitted(stub, options, key, questions))
         except grpc.RpcError as error:
             raise ProcessFailed(f"The first account could not be made: {error}") from error
 
@@ -84,17 +100,26 @@ def _exists(stub: GatewayServiceStub, options: dict[str, Any], key: str) -> bool
     )
 
 
-def _wait_until_admitted(stub: GatewayServiceStub, options: dict[str, Any], key: str) -> str | None:
-    """Wait for the gateway to hear, by events, of the account's credits and of the model's health."""
-    facts = RequestFacts(method="POST", path="/v1/chat/completions", model=LLAMA_MODEL, max_tokens=1)
+def _wait_until_admitted(
+    stub: GatewayServiceStub, options: dict[str, Any], key: str, questions: Sequence[RequestFacts]
+) -> str | None:
+    """Wait for the gateway to hear, by events, of the account's credits and of the models' health.
+
+    Nothing of what it admits is sent, and it is told so: nothing is spent. Return why it refuses one of the
+    questions after all.
+    """
     deadline = time.monotonic() + USABLE_SECONDS
-    while True:
-        decision = stub.Decide(DecideRequest(facts=facts, api_key=key), **options)
+    waiting, refusal = list(questions), None
+    while waiting:
+        decision = stub.Decide(DecideRequest(facts=waiting[0], api_key=key), **options)
         if decision.HasField("admitted"):
             request_id = decision.admitted.admission.headers["x-request-id"]
             unsent = RequestOutcome(request_id=request_id, unsent=True)
             stub.ReportOutcomes(ReportOutcomesRequest(outcomes=[unsent]), **options)
-            return None
-        if time.monotonic() > deadline:
-            return str(decision.rejection.message)
-        time.sleep(POLL_SECONDS)
+            waiting.pop(0)
+        elif time.monotonic() > deadline:
+            refusal = refusal or str(decision.rejection.message)
+            waiting.pop(0)
+        else:
+            time.sleep(POLL_SECONDS)
+    return refusal

@@ -14,13 +14,22 @@ def write_catalogue(path: Path, port_offset: int, source: Path = SOURCE) -> None
     """Write the catalogue for the models service."""
     models = yaml.safe_load(source.read_text())["models"]
     installed = [model for model in models if find_spec(model.pop("weights"))]
+    names = {model["id"] for model in installed}
     for model in installed:
+        if "fallbacks" in model:
+            model["fallbacks"] = [name for name in model["fallbacks"] if name in names]
         for deployment in model["deployments"]:
             _shift_ports(deployment, port_offset)
     path.write_text(yaml.safe_dump({"models": installed}, sort_keys=False))
 
 
 def _shift_ports(deployment: dict[str, Any], port_offset: int) -> None:
-    for name in ("address", "health_url"):
+    for name in {"address", "health_url"} & deployment.keys():
         url = urlsplit(deployment[name])
         deployment[name] = url._replace(netloc=f"{url.hostname}:{(url.port or 80) + port_offset}").geturl()
+
+
+def read_capabilities(path: Path) -> dict[str, list[str]]:
+    """Read what the models of a catalogue can do."""
+    models = yaml.safe_load(path.read_text())["models"]
+    return {model["id"]: model["capabilities"] for model in models}

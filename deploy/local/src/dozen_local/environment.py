@@ -10,6 +10,8 @@ from dozen_local.credentials import Credentials
 from dozen_local.layout import HOST, SERVICES, Layout
 
 CALLS = {
+    "chat": ("embeddings",),
+    "completion": ("embeddings",),
     "gateway": ("credits",),
     "jobs": ("gateway",),
 }
@@ -94,7 +96,10 @@ def _own_settings(service: str, layout: Layout, credentials: Credentials) -> dic
                 "DOZEN_SERVICE_ADDRESSES": json.dumps({name: layout.http_address(name) for name in SERVICES}),
             }
         case "chat" | "completion":
-            return {"DOZEN_INFERENCE_URL": f"http://{HOST}:{layout.llama_port}"}
+            return {
+                "DOZEN_INFERENCE_URL": f"http://{HOST}:{layout.llama_port}",
+                "DOZEN_PROVIDER_KEYS_DIRECTORY": str(layout.provider_keys_directory),
+            }
         case "models":
             return {"DOZEN_SEED_FILE": str(layout.catalogue_file)}
         case "storage":

@@ -115,6 +115,11 @@ class Layout:
         return self.home / "models.yaml"
 
     @property
+    def provider_keys_directory(self) -> Path:
+        """Where keys of providers may be put, each in a file by the name of its secret."""
+        return self.home / "provider-keys"
+
+    @property
     def files_directory(self) -> Path:
         """Where the storage service keeps bytes."""
         return self.home / "files"

@@ -3,13 +3,16 @@
 from datetime import timedelta
 
 from dozen.models.v1 import models_service_pb2, models_service_pb2_grpc
+from dozen.models.v1.models_events_pb2 import UpstreamsObserved
 from dozen_chassis.app import App, Resources
 from dozen_chassis.grpc import GrpcService
 from dozen_models import routes
 from dozen_models.clients import open_health_client
 from dozen_models.repository import ModelsRepository
-from dozen_models.schemas import parse_seed
-from dozen_models.service import DEPLOYMENTS_CHANNEL, CatalogueService, HealthService
+from dozen_models.schemas.seed import parse_seed
+from dozen_models.service.catalogue import CatalogueService
+from dozen_models.service.health import HealthService
+from dozen_models.service.store import DEPLOYMENTS_CHANNEL
 from dozen_models.servicer import ModelsServicer
 from dozen_models.settings import Settings
 
@@ -18,7 +21,7 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     """Build the service."""
     offers = parse_seed(settings.seed_file.read_text()) if settings.seed_file else None
     database = await stack.postgres(settings.postgres_dsn)
-    stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
+    bus = stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
     repository = ModelsRepository(database)
     catalogue = CatalogueService(repository)
     if offers is not None:
@@ -26,9 +29,11 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     interval = settings.probe_interval
     health = HealthService(repository, await stack.enter(open_health_client(interval)))
     stack.every("announce", timedelta(days=1), catalogue.announce)
-    # Both run without end; where the database fails them, they begin anew.
+    # These run without end; where the database fails them, they begin anew.
     stack.every("probe", interval, lambda: health.probe(interval))
-    stack.every("follow", timedelta(seconds=1), lambda: health.follow(database.listen(DEPLOYMENTS_CHANNEL)))
+    second = timedelta(seconds=1)
+    stack.every("follow", second, lambda: health.follow(database.listen(DEPLOYMENTS_CHANNEL)))
+    stack.every("hear", second, lambda: health.hear(bus.hear(UpstreamsObserved)))
     stack.every("forget health", timedelta(hours=1), lambda: health.forget(settings.health_history))
     return App(
         routers=[routes.router(catalogue)],

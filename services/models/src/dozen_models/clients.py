@@ -8,7 +8,7 @@ from datetime import timedelta
 import aiohttp
 from prometheus_client import Counter, Histogram
 
-from dozen_models.domain import Answer, Outcome
+from dozen_models.domain.health import Answer, Outcome
 
 PROBES = Counter("dozen_models_probes", "Probes of health URLs.", ["outcome"])
 DURATION = Histogram("dozen_models_probe_duration_seconds", "Time of a probe of a health URL.")

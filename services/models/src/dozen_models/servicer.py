@@ -14,15 +14,10 @@ from dozen.models.v1.models_service_pb2 import (
     WatchHealthResponse,
 )
 from dozen.models.v1.models_service_pb2_grpc import ModelsServiceServicer
-from dozen_models.domain import HealthState
-from dozen_models.service import (
-    HEALTH_NUMBERS,
-    CatalogueService,
-    HealthService,
-    model_message,
-    price_message,
-    timestamp,
-)
+from dozen_models.domain.health import HealthState
+from dozen_models.service.catalogue import CatalogueService
+from dozen_models.service.health import HealthService
+from dozen_models.service.messages import HEALTH_NUMBERS, model_message, price_message, timestamp
 
 
 class ModelsServicer(ModelsServiceServicer):

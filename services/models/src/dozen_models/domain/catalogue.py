@@ -1,32 +1,29 @@
-"""Models, their prices and their health, and the rules by which these change."""
+"""What is offered: models, where they are served, and what they cost."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+
+from dozen_models.domain.health import Health, HealthState
 
 MODEL_ID = r"[A-Za-z0-9][A-Za-z0-9._:@-]*(/[A-Za-z0-9][A-Za-z0-9._:@-]*)*"
 MODEL_ID_LENGTH = 128
-FAILURES = 2
-"""So many in a row make a deployment unhealthy; one may be a hiccup."""
-
-
-class Health(Enum):
-    """What is known of a deployment, or of a model."""
-
-    UNKNOWN = "unknown"
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
 
 
 @dataclass(frozen=True, slots=True)
-class HealthState:
-    """How a deployment is, why, and since when."""
+class Upstream:
+    """The inference server behind a deployment."""
 
-    health: Health = Health.UNKNOWN
-    reason: str = ""
-    observed_at: datetime | None = None
+    format: str = "openai"
+    url: str = ""
+    """Base URL without the version; empty where the server is in the pod of the service."""
+    model: str = ""
+    """What the model is called there; empty where the name is the same."""
+    secret: str = ""
+    """Name of the secret with the provider's key."""
+    max_requests: int = 0
+    """At once, from one process; zero where the service decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +34,10 @@ class Deployment:
     service: str
     address: str
     health_url: str
+    """Empty where it is not probed: its health is what its callers see."""
     priority: int
     weight: int
+    upstream: Upstream = Upstream()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,11 @@ class ModelCard:
     capabilities: tuple[str, ...]
     context_length: int
     deployments: tuple[Deployment, ...]
+    fallbacks: tuple[str, ...] = ()
+    """Models that answer in its place, the one to try first in front."""
+    cache_seconds: int = 0
+    """Zero where only a request decides whether its answer is cached."""
+    content_filter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,36 +101,18 @@ class Changes:
     priced: list[Offer]
 
 
-class Outcome(Enum):
-    """How a probe ended."""
-
-    OK = "ok"
-    REFUSED = "refused"
-    TIMEOUT = "timeout"
-    STATUS = "status"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a probe found, and how to say so to people."""
-
-    outcome: Outcome
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A deployment that is probed, with the health that is known of it."""
-
-    deployment_id: str
-    model_id: str
-    health: Health
+Scope = Collection[str] | None
+"""Ids of the models that a key may use; None where it may use all."""
 
 
 def is_model_id(text: str) -> bool:
     """Tell whether a text could be the id of a model."""
     return len(text) <= MODEL_ID_LENGTH and re.fullmatch(MODEL_ID, text) is not None
+
+
+def is_in_scope(model_id: str, scope: Scope) -> bool:
+    """Tell whether a key may use a model, as the gateway does."""
+    return scope is None or model_id in scope
 
 
 def compare(known: Iterable[Model], offers: Iterable[Offer]) -> Changes:
@@ -143,24 +129,22 @@ def compare(known: Iterable[Model], offers: Iterable[Offer]) -> Changes:
     return changes
 
 
-def targets(models: Iterable[Model]) -> dict[str, list[Target]]:
-    """Group deployments by the URL that says how they are."""
-    grouped: dict[str, list[Target]] = {}
-    for model in models:
-        for deployment in model.card.deployments:
-            target = Target(deployment.id, model.card.id, model.states[deployment.id].health)
-            grouped.setdefault(deployment.health_url, []).append(target)
-    return grouped
+def find_circle(fallbacks: Mapping[str, Sequence[str]]) -> list[str]:
+    """Give a circle in which models fall back to each other, its first model again at its end, or nothing."""
+    done: set[str] = set()
 
+    def visit(model: str, path: list[str]) -> list[str]:
+        if model in path:
+            return [*path[path.index(model) :], model]
+        if model in done:
+            return []
+        for fallback in fallbacks.get(model, ()):
+            if circle := visit(fallback, [*path, model]):
+                return circle
+        done.add(model)
+        return []
 
-def judge(answer: Answer, failures: int) -> Health | None:
-    """Say what an answer makes of a deployment; None where it is too early to say.
-
-    `failures` counts the failures in a row, this one included. A refused connection is no hiccup: nobody
-    listens any more.
-    """
-    if answer.outcome is Outcome.OK:
-        return Health.HEALTHY
-    if answer.outcome is Outcome.REFUSED or failures >= FAILURES:
-        return Health.UNHEALTHY
-    return None
+    for model in fallbacks:
+        if circle := visit(model, []):
+            return circle
+    return []

@@ -1,0 +1,1 @@
+"""Models, their prices and their health, and the rules by which these change."""

@@ -1,0 +1,1 @@
+"""The seed file, and the bodies of the models API."""
