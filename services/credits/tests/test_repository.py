@@ -147,8 +147,8 @@ class Killed(Exception):
 class DyingRepository(MeteringRepository):
     """Dies after everything was written, just before it is committed."""
 
-    async def emit(self, event: Message, *, subject_suffix: str = "", keep: bool = False) -> None:
-        await super().emit(event, subject_suffix=subject_suffix, keep=keep)
+    async def emit(self, event: Message, **options: Any) -> None:
+        await super().emit(event, **options)
         raise Killed
 
 

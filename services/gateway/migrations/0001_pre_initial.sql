@@ -33,6 +33,9 @@ create table models (
     capabilities text[] not null,
     context_length bigint not null,
     deployments jsonb not null,
+    fallbacks text[] not null,
+    cache_seconds bigint not null,
+    content_filter boolean not null,
     registered_at timestamptz not null
 );
 

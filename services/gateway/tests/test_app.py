@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from google.protobuf.message import Message
 from nats.aio.client import Client
-from openai import AsyncOpenAI, AuthenticationError, NotFoundError, RateLimitError
+from openai import AsyncOpenAI, AuthenticationError, InternalServerError, NotFoundError, RateLimitError
 from starlette.types import Receive, Scope, Send
 
 from dozen.credits.v1 import credits_service_pb2, credits_service_pb2_grpc
@@ -37,7 +37,15 @@ from dozen.gateway.v1.gateway_service_pb2 import (
     RevokeApiKeyRequest,
 )
 from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
-from dozen.models.v1.models_events_pb2 import ModelRegistered, PriceChanged
+from dozen.models.v1.models_events_pb2 import (
+    BREAKER_STATE_HALF_OPEN,
+    BREAKER_STATE_OPEN,
+    BreakerState,
+    ModelRegistered,
+    PriceChanged,
+    UpstreamObservation,
+    UpstreamsObserved,
+)
 from dozen.models.v1.models_pb2 import Deployment, Model, Price
 from dozen_chassis.errors import InvalidRequest, ServiceError
 from dozen_chassis.grpc import GrpcService, open_channel, remote_errors, start_grpc
@@ -217,6 +225,20 @@ async def test_what_other_services_tell_of_admits_the_official_client(
         await gateway.until(key, CHAT, None)
         assert await ask() == "hello"
         assert 0 < ledger.lease.nano_credits < 10_000
+        while (await gateway.decide(key, CHAT)).rejection.code != "model_unavailable":
+            await nats_client.publish(*_seen(BREAKER_STATE_OPEN))
+        with pytest.raises(InternalServerError) as unavailable:
+            await ask()
+        assert float(unavailable.value.response.headers["retry-after-ms"]) >= 2000
+        await nats_client.publish(*_seen(BREAKER_STATE_HALF_OPEN))
+        await gateway.until(key, CHAT, None)
+
+
+def _seen(breaker: BreakerState.ValueType) -> tuple[str, bytes]:
+    """Give the subject and what one process tells there of its breaker."""
+    upstream = UpstreamObservation(deployment_id="smol-chat", breaker=breaker)
+    fact = UpstreamsObserved(observer="chat-1", upstreams=[upstream])
+    return f"facts.{fact.DESCRIPTOR.full_name}", fact.SerializeToString()
 
 
 async def test_a_hold_ends_with_its_settlement_at_every_replica(start: Start, nats_client: Client) -> None:

@@ -102,3 +102,9 @@ def test_what_costs_nothing_needs_no_balance() -> None:
     free = bound_tokens(Asked(10), 2048, {}, template=True, answers=True)
     assert free.cost(2048) == 0
     assert free.payable_tokens(0) == 2048
+
+
+def test_what_an_answer_from_the_cache_costs_is_held_too() -> None:
+    prices = {"input_tokens": 1, "output_tokens": 1, "cache_hits": 5_000}
+    bound = bound_tokens(Asked(10, max_tokens=1), 1024, prices, template=False, answers=True)
+    assert bound.fixed_nano_credits == 5_000

@@ -12,7 +12,7 @@ import aiohttp
 import grpc.aio
 import pytest
 from starlette.middleware import Middleware
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dozen.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
 from dozen.gateway.v1.gateway_pb2 import RequestFacts
@@ -27,6 +27,7 @@ from dozen_gateway.domain.state import Account, Snapshot, State
 from dozen_gateway.edge.decisions import DecisionEndpoint
 from dozen_gateway.edge.edge import Edge
 from dozen_gateway.edge.forwarder import Forwarder, open_session
+from dozen_gateway.edge.inference import PATHS, InferencePath, open_client
 from dozen_gateway.repository.keys import KeysRepository
 from dozen_gateway.repository.limits import LimitsRepository
 from dozen_gateway.service.account_limits import AccountLimitsService
@@ -187,10 +188,12 @@ async def gateway(
         decisions = decisions_on(state, address, MASTER_KEY)
         forwarder = Forwarder(await stack.enter_async_context(open_session()))
         edge = Middleware(Edge, decisions=decisions, forwarder=forwarder, admission_key=b"own")
-        hot = {DecisionEndpoint.PATH: DecisionEndpoint(decisions, GRPC_KEY)}
+        client = await stack.enter_async_context(open_client())
+        hot: dict[str, ASGIApp] = {DecisionEndpoint.PATH: DecisionEndpoint(decisions, GRPC_KEY)}
+        hot |= {path: InferencePath(path, decisions, client, answer_seconds=30) for path in PATHS}
         app = HotPaths(create_http("gateway", [], middleware=[edge], takes_request_ids=False), hot)
         url = await stack.enter_async_context(serve(app))
-        client = await stack.enter_async_context(aiohttp.ClientSession())
+        session = await stack.enter_async_context(aiohttp.ClientSession())
         keys = KeyService(KeysRepository(database), state, b"server key")
         servicer = GatewayServicer(decisions, keys, AccountLimitsService(LimitsRepository(database)))
         service = GrpcService(
@@ -200,12 +203,12 @@ async def gateway(
         )
         channel = await stack.enter_async_context(channel_to(service))
         channels: dict[str, Channel] = {
-            "edge": ByEdge(url, client),
-            "http": ByHttp(url, client),
+            "edge": ByEdge(url, session),
+            "http": ByHttp(url, session),
             "grpc": ByGrpc(GatewayServiceStub(channel)),
         }
         await stack.enter_async_context(asyncio.timeout(30))
-        yield Gateway(state, channels, url, client)
+        yield Gateway(state, channels, url, session)
 
 
 CHAT = ("POST", "/v1/chat/completions")
@@ -225,6 +228,7 @@ ADMITTED = {"x-dozen-account": "acme", "x-dozen-key": "key1"}
                 "x-dozen-price": "price-smol",
                 "x-dozen-reservation": "lease_acme",
                 "x-dozen-max-tokens": "2048",
+                "x-dozen-uncapped": "1",
             },
         ),
         ("GET", "/v1/models/acme/smol", None, {}),
@@ -273,7 +277,10 @@ async def test_an_account_without_credits_and_a_model_without_health_are_refused
     ask, question = gateway.channels[channel], Question(*CHAT, "smol", api_key)
     gateway.state.learn(Snapshot(usable={"smol-chat": False}))
     verdict = await ask(question)
-    assert (verdict.status, verdict.headers) == (503, {"retry-after": "5"})
+    assert verdict.status == 503
+    assert verdict.headers is not None
+    assert 2 <= int(verdict.headers.pop("retry-after")) <= 8
+    assert verdict.headers == {"x-should-retry": "true"}
     gateway.state.learn(Snapshot(accounts={"acme": Account(0, 2)}, usable={"smol-chat": True}))
     verdict = await ask(question)
     assert (verdict.status, verdict.headers) == (429, {"x-should-retry": "false"})

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 import pytest
+from msgspec import structs
 
 from dozen_chassis import admission
 from dozen_chassis.errors import InvalidRequest, NotAdmitted
@@ -183,7 +184,7 @@ async def test_a_free_request_goes_to_the_address_of_its_service_without_facts(
     stage: Stage, facts: Facts
 ) -> None:
     passage = admitted(
-        await stage.decisions.decide(replace(facts, method="GET", path="/v1/jobs/job_1"), "req_1")
+        await stage.decisions.decide(structs.replace(facts, method="GET", path="/v1/jobs/job_1"), "req_1")
     )
     assert passage.address == "http://jobs"
     assert passage.admission.operation == "GET /v1/jobs/job_1"
@@ -206,8 +207,8 @@ async def test_ids_and_lifetimes_that_cannot_be_signed_are_refused(
 
 
 async def test_the_first_half_of_a_decision_needs_no_model(stage: Stage, facts: Facts) -> None:
-    assert not isinstance(await stage.decisions.identify(replace(facts, model="")), Rejection)
-    assert isinstance(await stage.decisions.identify(replace(facts, api_key="")), Rejection)
+    assert not isinstance(await stage.decisions.identify(structs.replace(facts, model="")), Rejection)
+    assert isinstance(await stage.decisions.identify(structs.replace(facts, api_key="")), Rejection)
     assert not stage.lookup.asked
 
 
@@ -219,6 +220,19 @@ async def test_a_key_that_is_not_known_is_looked_up(stage: Stage, facts: Facts) 
     assert not isinstance(await stage.decisions.identify(facts), Rejection)
     del stage.state.keys["key1"]
     admitted(await stage.decisions.decide(facts, "req_1"))
+
+
+async def test_a_caller_that_was_identified_is_not_looked_for_again(stage: Stage, facts: Facts) -> None:
+    caller = await stage.decisions.identify(facts)
+    assert not isinstance(caller, Rejection)
+    admitted(await stage.decisions.decide(structs.replace(facts, api_key="another"), "req_1", caller=caller))
+    stage.state.keys["key1"] = replace(caller.key, revoked_at=NOW)
+    assert code(await stage.decisions.decide(facts, "req_2", caller=caller)) == "invalid_api_key"
+    stage.state.keys["key1"] = expiring = replace(caller.key, expires_at=NOW + 5)
+    caller = caller._replace(key=expiring)
+    admitted(await stage.decisions.decide(facts, "req_3", caller=caller))
+    stage.clock = NOW + 6
+    assert code(await stage.decisions.decide(facts, "req_4", caller=caller)) == "invalid_api_key"
 
 
 def test_every_service_needs_an_address(stage: Stage) -> None:
@@ -287,6 +301,25 @@ async def test_a_request_that_was_not_sent_holds_nothing(stage: Stage, facts: Fa
     assert stage.free == before - HELD
     stage.decisions.finish("req_1", unsent=True)
     assert stage.free == before
+
+
+async def test_a_request_loads_its_deployment_until_it_ends(stage: Stage, facts: Facts) -> None:
+    await stage.decisions.decide(facts, "req_1")
+    await stage.decisions.decide(facts, "req_2")
+    load = stage.state.loads.known["smol-chat"]
+    assert load.sent == 2
+    stage.decisions.finish("req_1")
+    assert load.sent == 1
+    stage.holds.settle({"req_2": Settlement("lease_1", 30, 30)})  # of whose end nobody has told
+    assert load.sent == 0
+
+
+async def test_a_request_that_is_free_or_sent_another_day_loads_nothing_now(
+    stage: Stage, facts: Facts
+) -> None:
+    await stage.decisions.decide(facts, "req_1", lifetime=3600)
+    await stage.decisions.decide(structs.replace(facts, method="GET", path="/v1/jobs/job_1"), "req_2")
+    assert not stage.state.loads.known
 
 
 async def test_a_decision_that_is_asked_for_again_holds_once(stage: Stage, facts: Facts) -> None:

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 import yaml
+from msgspec import structs
 
 from dozen_gateway.domain.decision import Admitted, Facts, decide
 from dozen_gateway.domain.keys import KeyParts, mask_key, read_key, write_key
@@ -20,14 +21,19 @@ from dozen_local.catalogue import SOURCE
 NOW = 1_000_000.0
 MONOTONIC = 5.0
 UNITS = {
-    "input_tokens", "cached_input_tokens", "output_tokens", "images", "audio_milliseconds", "characters",
+    "input_tokens", "cached_input_tokens", "output_tokens", "cache_hits", "images", "audio_milliseconds",
+    "characters",
 }  # fmt: skip
 INFERENCE_SERVICES = {"chat", "completion", "embeddings", "images", "audio"}
+STORED = ("/v1/responses/", "/v1/conversations")
+"""What is kept of requests that were charged."""
+NOT_CHARGED = {"/v1/moderations"}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.pattern}")
 def test_every_route_that_costs_money_has_a_price_class(route: Route) -> None:
-    costs = route.service in INFERENCE_SERVICES
+    runs_nothing = route.pattern.startswith(STORED) or route.pattern in NOT_CHARGED
+    costs = route.service in INFERENCE_SERVICES and not runs_nothing
     assert (route.price_class != FREE) is costs
     assert (route.capability is not None) is costs
     assert route.price_class <= UNITS
@@ -36,9 +42,11 @@ def test_every_route_that_costs_money_has_a_price_class(route: Route) -> None:
 def test_every_model_of_the_catalogue_is_charged_in_the_units_of_its_price() -> None:
     for model in yaml.safe_load(SOURCE.read_text())["models"]:
         for capability in model["capabilities"]:
-            (route,) = [route for route in ROUTES if route.capability == capability]
-            assert set(model["prices"]) <= route.price_class
-            assert route.service in {deployment["service"] for deployment in model["deployments"]}
+            routes = [route for route in ROUTES if route.capability == capability]
+            assert routes
+            for route in routes:
+                assert set(model["prices"]) <= route.price_class
+                assert route.service in {deployment["service"] for deployment in model["deployments"]}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +60,9 @@ def test_every_model_of_the_catalogue_is_charged_in_the_units_of_its_price() -> 
         ("GET", "/v1/files/file-1/content", "/v1/files/{id}/content"),
         ("POST", "/v1/jobs/job_1/cancel", "/v1/jobs/{id}/cancel"),
         ("DELETE", "/v1/keys/key_1", "/v1/keys/{id}"),
+        ("POST", "/v1/responses", "/v1/responses"),
+        ("POST", "/v1/responses/resp_1/cancel", "/v1/responses/{id}/cancel"),
+        ("GET", "/v1/conversations/conv_1/items/msg_1", "/v1/conversations/{id}/items/{item_id}"),
     ],
 )
 def test_a_path_finds_its_route(method: str, path: str, pattern: str) -> None:
@@ -65,7 +76,7 @@ def test_a_path_finds_its_route(method: str, path: str, pattern: str) -> None:
     [
         "/v1/nothing", "/v1/", "/v1/chat/completions/", "/v1/files/a/b", "/v1/files/", "/v1/models/",
         "/v1/models/../keys", "/v1/models//x", "/v1/files/a b", "/v1/files/a\nb", "/v1/files/é",
-        "/v1/models?x=1",
+        "/v1/models?x=1", "/v1/conversations/c/items/a/b", "/v1/messages/msg_1",
     ],
 )  # fmt: skip
 def test_an_unknown_path_is_not_found(path: str) -> None:
@@ -124,7 +135,7 @@ def test_a_request_in_order_is_admitted_with_its_model_price_and_deployment(
 
 # Each spoils one thing; they stand in the order in which a decision asks for them.
 def _no_such_url(facts: Facts, state: State) -> Facts:
-    return replace(facts, path="/v1/nothing")
+    return structs.replace(facts, path="/v1/nothing")
 
 
 def _not_loaded(facts: Facts, state: State) -> Facts:
@@ -138,7 +149,7 @@ def _too_old(facts: Facts, state: State) -> Facts:
 
 
 def _no_key(facts: Facts, state: State) -> Facts:
-    return replace(facts, api_key="")
+    return structs.replace(facts, api_key="")
 
 
 def _key_for_files(facts: Facts, state: State) -> Facts:
@@ -152,7 +163,7 @@ def _key_for_another_model(facts: Facts, state: State) -> Facts:
 
 
 def _no_model(facts: Facts, state: State) -> Facts:
-    return replace(facts, model="")
+    return structs.replace(facts, model="")
 
 
 def _unknown_model(facts: Facts, state: State) -> Facts:
@@ -215,7 +226,9 @@ def test_of_two_reasons_the_earlier_is_given(first: Spoil, second: Spoil, facts:
 
 def test_clients_are_told_whether_to_try_again(facts: Facts, state: State) -> None:
     _unhealthy(facts, state)
-    assert rejected(facts, state).headers == {"retry-after": "5"}
+    headers = rejected(facts, state).headers
+    assert headers["x-should-retry"] == "true"
+    assert 2 <= int(headers["retry-after-ms"]) / 1000 <= int(headers["retry-after"]) <= 8
     state.usable.clear()
     _no_credits(facts, state)
     rejection = rejected(facts, state)
@@ -231,7 +244,7 @@ def test_clients_are_told_whether_to_try_again(facts: Facts, state: State) -> No
     ],
 )  # fmt: skip
 def test_a_wrong_key_is_refused_and_not_shown(api_key: str, facts: Facts, state: State) -> None:
-    rejection = rejected(replace(facts, api_key=api_key), state)
+    rejection = rejected(structs.replace(facts, api_key=api_key), state)
     assert (rejection.http_status, rejection.code) == (401, "invalid_api_key")
     assert api_key not in rejection.message
 
@@ -242,19 +255,19 @@ def test_facts_do_not_show_the_key(facts: Facts) -> None:
 
 @pytest.mark.parametrize("by_id", [True, False])
 def test_a_revoked_key_is_refused(by_id: bool, facts: Facts, state: State) -> None:
-    facts = replace(facts, api_key="", key_id="key1") if by_id else facts
+    facts = structs.replace(facts, api_key="", key_id="key1") if by_id else facts
     assert isinstance(decided(facts, state), Admitted)
     state.keys["key1"] = replace(state.keys["key1"], revoked_at=NOW)
     assert rejected(facts, state).code == "invalid_api_key"
 
 
 def test_an_unknown_key_id_is_refused(facts: Facts, state: State) -> None:
-    assert rejected(replace(facts, key_id="key2"), state).code == "invalid_api_key"
+    assert rejected(structs.replace(facts, key_id="key2"), state).code == "invalid_api_key"
 
 
 def test_a_free_route_needs_neither_model_nor_credits(facts: Facts, state: State) -> None:
     state.accounts.clear()
-    assert decided(replace(facts, method="GET", path="/v1/files/file-1"), state) == Admitted(
+    assert decided(structs.replace(facts, method="GET", path="/v1/files/file-1"), state) == Admitted(
         "storage", "acme", "key1"
     )
 

@@ -15,16 +15,19 @@ from starlette.types import Message, Receive, Scope, Send
 from yarl import URL
 
 from dozen_chassis import admission
+from dozen_chassis.hot import HotPaths, read_body
 from dozen_chassis.http import create_http
 from dozen_chassis.signing import derive_key
 from dozen_gateway.domain.state import Account, Snapshot, State
 from dozen_gateway.edge.edge import Edge
 from dozen_gateway.edge.forwarder import Forwarder, open_session
+from dozen_gateway.edge.inference import PATHS, InferencePath, open_client
 from dozen_gateway.service.decisions import DecisionService
 from dozen_testing.http import serve
 
 MASTER_KEY = b"master"
 MIB = 1024 * 1024
+ANSWER_SECONDS = 0.5
 Reply = Callable[[Scope, Receive, Send], Any]
 CHAT = {"model": "smol", "messages": []}
 
@@ -131,12 +134,15 @@ async def stage(
             body_limits=[("/v1/files", 8 * MIB)],
         )
         app.router.default = own_routes
-        url = await stack.enter_async_context(serve(app))
-        client = await stack.enter_async_context(
+        client = await stack.enter_async_context(open_client())
+        hot = {path: InferencePath(path, decisions, client, answer_seconds=ANSWER_SECONDS) for path in PATHS}
+        edge = HotPaths(app, hot, takes_request_ids=False, max_body_bytes=MIB)
+        url = await stack.enter_async_context(serve(edge))
+        session = await stack.enter_async_context(
             aiohttp.ClientSession(headers={"authorization": f"Bearer {api_key}"}, auto_decompress=False)
         )
         await stack.enter_async_context(asyncio.timeout(30))
-        yield Stage(url, upstream, state, client, own)
+        yield Stage(url, upstream, state, session, own)
 
 
 async def error(response: aiohttp.ClientResponse) -> tuple[int, str]:
@@ -163,7 +169,7 @@ async def test_a_request_reaches_its_service_signed_and_the_answer_comes_back(st
     assert (admitted.account, admitted.key) == ("acme", "key1")
     assert admitted.facts == {
         "model": "smol", "deployments": "smol-chat", "price": "price-smol",
-        "reservation": "lease_acme", "max-tokens": "2048",
+        "reservation": "lease_acme", "max-tokens": "2048", "uncapped": "1",
     }  # fmt: skip
     assert response.headers.getall("x-request-id") == [admitted.request_id]
     assert response.headers["x-client-request-id"] == "mine"
@@ -271,6 +277,41 @@ async def test_who_leaves_cancels_the_upstream_within_a_quarter_of_a_second(
         await stage.upstream.gone.wait()
 
 
+async def test_who_leaves_cuts_off_what_is_behind_the_service_as_fast(
+    stage: Stage, known: Callable[[str], Snapshot]
+) -> None:
+    behind = Upstream()
+
+    async def generate(scope: Scope, receive: Receive, send: Send) -> None:
+        await read(receive)
+        await start(send, [(b"content-type", b"text/event-stream")])
+        await chunk(send, b"data: 1\n\n")
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        behind.gone.set()
+
+    behind.reply = generate
+    async with serve(behind) as server, open_client() as forwarder:
+
+        async def relay(scope: Scope, receive: Receive, send: Send) -> None:
+            body = await read_body(scope, receive)
+            response = await forwarder.send("POST", server, [], body, first_byte_seconds=5)
+            try:
+                await start(send, response.headers)
+                while part := await response.read_chunk(5):
+                    await chunk(send, part)
+            finally:
+                response.close()
+
+        async with serve(HotPaths(stage.upstream, {"/v1/chat/completions": relay})) as service:
+            stage.state.learn(known(service))
+            async with aiohttp.ClientSession(headers=stage.client.headers) as client:
+                response = await client.post(f"{stage.url}/v1/chat/completions", json=CHAT)
+                await response.content.readany()
+            async with asyncio.timeout(0.25):
+                await behind.gone.wait()
+
+
 async def test_an_upstream_that_is_not_there_is_unavailable(
     stage: Stage, known: Callable[[str], Snapshot]
 ) -> None:
@@ -278,6 +319,117 @@ async def test_an_upstream_that_is_not_there_is_unavailable(
         pass
     stage.state.learn(known(gone))
     assert await error(await stage.post()) == (503, "service_unavailable")
+
+
+async def test_an_upstream_that_hangs_up_or_talks_nonsense_has_failed(stage: Stage) -> None:
+    async def hang_up(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["connection"].transport.abort()
+
+    async def talk_nonsense(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["connection"].transport.write(b"220 smtp.example.com\r\n")
+
+    for stage.upstream.reply in (hang_up, talk_nonsense):
+        assert await error(await stage.post()) == (502, "service_failed")
+    stage.upstream.reply = None
+    assert (await stage.post()).status == 200
+
+
+async def test_an_upstream_that_hangs_has_timed_out(stage: Stage) -> None:
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        stage.upstream.gone.set()
+
+    stage.upstream.reply = hang
+    assert await error(await stage.post()) == (504, "service_timeout")
+    await stage.upstream.gone.wait()
+
+
+async def test_an_upstream_that_hangs_in_its_answer_is_cut_off(stage: Stage) -> None:
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        await read(receive)
+        await start(send, [(b"content-type", b"text/plain")])
+        await chunk(send, b"half")
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        stage.upstream.gone.set()
+
+    stage.upstream.reply = hang
+    response = await stage.post()
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await response.read()
+    await stage.upstream.gone.wait()
+
+
+async def test_requests_share_a_connection(stage: Stage) -> None:
+    for _ in range(5):
+        assert (await stage.post()).status == 200
+    assert len({scope["client"] for scope in stage.upstream.scopes}) == 1
+
+
+async def test_what_is_the_service_s_affair_reaches_it(stage: Stage) -> None:
+    await stage.post(headers={"x-cache": "on", "traceparent": "00-1-2-01", "idempotency-key": "once"})
+    headers = stage.upstream.headers
+    assert (headers["x-cache"], headers["traceparent"]) == ("on", "00-1-2-01")
+    assert headers["idempotency-key"] == "once"
+
+
+async def anthropic_error(response: aiohttp.ClientResponse) -> tuple[int, str]:
+    """Give the status and type of an error, which must be in Anthropic's form."""
+    body = await response.json()
+    assert body.keys() == {"type", "error", "request_id"}
+    assert body["error"].keys() == {"type", "message"}
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert body["type"] == "error"
+    return response.status, body["error"]["type"]
+
+
+async def test_on_anthropic_s_path_errors_are_in_its_words(stage: Stage) -> None:
+    path = "/v1/messages"
+    wrong = await stage.post(path, headers={"authorization": "", "x-api-key": "wrong"})
+    assert await anthropic_error(wrong) == (401, "authentication_error")
+    too_large = await stage.post(path, data=b"x" * MIB * 2)
+    assert await anthropic_error(too_large) == (413, "request_too_large")
+    refused = await stage.client.delete(f"{stage.url}{path}")
+    assert await anthropic_error(refused) == (405, "invalid_request_error")
+
+
+async def test_who_cannot_pay_for_a_message_is_told_so(stage: Stage) -> None:
+    stage.state.learn(Snapshot(accounts={"acme": Account(0, 2)}))
+    response = await stage.post("/v1/messages", json=CHAT | {"max_tokens": 5})
+    assert await anthropic_error(response) == (429, "billing_error")
+    assert response.headers["x-should-retry"] == "false"
+
+
+async def test_anthropic_s_clients_are_served(stage: Stage, api_key: str) -> None:
+    headers = {"x-api-key": api_key, "anthropic-version": "2023-06-01"}
+    async with aiohttp.ClientSession(headers=headers) as client:
+        asked = CHAT | {"max_tokens": 5}
+        response = await client.post(f"{stage.url}/v1/messages?beta=true", json=asked)
+        assert response.status == 200
+        unknown = await client.post(f"{stage.url}/v1/messages", json=asked | {"model": "none"})
+        assert await anthropic_error(unknown) == (404, "not_found_error")
+    (scope,) = stage.upstream.scopes
+    assert (scope["path"], scope["query_string"]) == ("/v1/messages", b"beta=true")
+    assert stage.upstream.headers["anthropic-version"] == "2023-06-01"
+    assert stage.upstream.headers["x-dozen-max-tokens"] == "5"
+
+
+async def test_a_stream_of_messages_that_breaks_off_says_so_in_anthropic_s_words(stage: Stage) -> None:
+    stage.upstream.reply = breaking_off(b"text/event-stream", b"event: ping\ndata: {}\n\n")
+    response = await stage.post("/v1/messages")
+    received = b""
+
+    async def read_on() -> None:
+        nonlocal received
+        while True:
+            received += await response.content.readany()
+
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await read_on()
+    name, _, data = received.split(b"\n\n")[2].partition(b"\ndata: ")
+    assert name == b"event: error"
+    assert json.loads(data)["error"]["type"] == "api_error"
 
 
 def breaking_off(kind: bytes, first: bytes) -> Reply:
@@ -312,7 +464,7 @@ async def test_an_event_stream_that_breaks_off_says_so(stage: Stage) -> None:
         await read_on()
     events = [event for event in received.split(b"\n\n") if event]
     assert events[0] == b"data: 1"
-    assert json.loads(events[1].removeprefix(b"data: "))["error"]["code"] == "service_unavailable"
+    assert json.loads(events[1].removeprefix(b"data: "))["error"]["code"] == "service_failed"
     assert b"[DONE]" not in received
 
 

@@ -1,6 +1,6 @@
 """What other services tell of arrives in the database, in whatever order it comes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +8,15 @@ from google.protobuf.message import Message
 
 from dozen.credits.v1.credits_events_pb2 import AccountOpened, CreditsGranted, UsageRated
 from dozen.credits.v1.credits_pb2 import Balance
-from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
+from dozen.models.v1.models_events_pb2 import (
+    BREAKER_STATE_HALF_OPEN,
+    BREAKER_STATE_OPEN,
+    DeploymentHealthChanged,
+    ModelRegistered,
+    PriceChanged,
+    UpstreamObservation,
+    UpstreamsObserved,
+)
 from dozen.models.v1.models_pb2 import (
     HEALTH_HEALTHY,
     HEALTH_UNHEALTHY,
@@ -22,9 +30,10 @@ from dozen_chassis.events import Delivery
 from dozen_chassis.postgres import Database
 from dozen_gateway.domain import state
 from dozen_gateway.domain.state import Account, Snapshot, State
-from dozen_gateway.handlers import HANDLERS
+from dozen_gateway.handlers import HANDLERS, observations
 from dozen_gateway.repository.read_models import ReadModelsRepository
 from dozen_gateway.service.holds import HoldService
+from dozen_gateway.service.loads import OBSERVED, LoadService
 from dozen_gateway.service.read_models import ReadModelService
 
 pytestmark = pytest.mark.integration
@@ -69,7 +78,10 @@ async def test_of_several_balances_in_one_event_the_newest_is_taken(handle: Hand
 
 async def test_a_model_is_taken_whole(handle: Handle) -> None:
     deployment = Deployment(id="smol-1", service="chat", address="http://chat:8080/", priority=1, weight=100)
-    model = Model(id="a/smol", capabilities=["chat"], context_length=2048, deployments=[deployment])
+    model = Model(
+        id="a/smol", capabilities=["chat"], context_length=2048, deployments=[deployment],
+        fallbacks=["a/large", "a/small"], cache_seconds=60, content_filter=True,
+    )  # fmt: skip
     known = await handle(ModelRegistered(model=model))
     assert known.models == {
         "a/smol": state.Model(
@@ -77,6 +89,9 @@ async def test_a_model_is_taken_whole(handle: Handle) -> None:
             frozenset({"chat"}),
             2048,
             (state.Deployment("smol-1", "chat", "http://chat:8080", 1, 100),),
+            ("a/large", "a/small"),
+            60,
+            content_filter=True,
         )
     }
     del model.deployments[:]
@@ -101,3 +116,35 @@ async def test_only_an_unhealthy_deployment_takes_no_requests(
     changed = DeploymentHealthChanged(deployment_id="smol-1", model_id="smol", health=health)
     changed.observed_at.FromDatetime(NOW)
     assert (await handle(changed)).usable == {"smol-1": usable}
+
+
+async def test_what_processes_tell_of_deployments_is_heard() -> None:
+    async def told() -> AsyncIterator[UpstreamsObserved]:
+        yield UpstreamsObserved(
+            observer="chat-1",
+            upstreams=[
+                UpstreamObservation(
+                    deployment_id="smol-1", requests=2, running=3, waiting=1, kv_cache_usage=0.5,
+                    first_byte_seconds=0.2, breaker=BREAKER_STATE_OPEN,
+                ),
+                UpstreamObservation(deployment_id="smol-2", requests=-1, breaker=BREAKER_STATE_HALF_OPEN),
+            ],
+        )  # fmt: skip
+
+    known = State()
+    await LoadService(known, longest_request=60, monotonic=lambda: 5.0).follow(observations(told()))
+    one, two = known.loads.known["smol-1"], known.loads.known["smol-2"]
+    assert (one.at(5.0), one.is_pressed, one.first_byte_seconds, one.opened) == (4, True, 0.2, 1.0)
+    assert (two.at(5.0), two.is_pressed, two.opened) == (0, False, 0.0)
+
+
+async def test_loads_that_nobody_tells_of_are_swept() -> None:
+    known, now = State(), 5.0
+    loads = LoadService(known, longest_request=60, monotonic=lambda: now)
+    known.loads.begin("req_1", "smol-1", now)
+    await loads.sweep()
+    (sample,) = next(iter(OBSERVED.collect())).samples
+    assert sample.value == 1
+    now += 61
+    await loads.sweep()
+    assert not known.loads.known

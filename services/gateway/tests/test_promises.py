@@ -6,6 +6,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from dozen_gateway.domain.bounds import LEAST_ANSWER_TOKENS, Asked
 from dozen_gateway.domain.decision import Admitted, Facts, decide
@@ -107,12 +108,12 @@ def test_the_worst_case_is_held_and_the_service_told_to_keep_to_it() -> None:
 def test_everything_is_held_in_its_own_units(
     path: str, model: str, asked: Asked, held: int, facts: dict[str, str]
 ) -> None:
-    promise = promised(replace(CHAT, path=path, model=model, asked=asked), make(free=10_000))
+    promise = promised(structs.replace(CHAT, path=path, model=model, asked=asked), make(free=10_000))
     assert (promise.nano_credits, promise.facts) == (held, facts)
 
 
 def test_what_costs_nothing_needs_no_lease() -> None:
-    promise = promised(replace(CHAT, model="free"), make(available=0))
+    promise = promised(structs.replace(CHAT, model="free"), make(available=0))
     assert (promise.purse, promise.nano_credits) == (None, 0)
 
 
@@ -142,14 +143,22 @@ def test_an_answer_is_cut_to_what_the_account_can_pay() -> None:
 
 
 def test_an_answer_without_a_limit_leaves_others_their_share() -> None:
-    unlimited = replace(CHAT, asked=Asked(100))
-    assert promised(unlimited, make(free=10**6)).facts == {"max-tokens": "2048"}
+    unlimited = structs.replace(CHAT, asked=Asked(100))
+    # The whole context: the server sees to that, and would refuse it as a limit beside any prompt.
+    assert promised(unlimited, make(free=10**6)).facts == {"max-tokens": "2048", "uncapped": "1"}
     assert promised(unlimited, make(free=80_000, available=0)).facts == {
         "max-tokens": str((10_000 - 356) // 10)
     }
     assert promised(unlimited, make(free=10_000, available=0)).facts == {
         "max-tokens": str(LEAST_ANSWER_TOKENS)
     }
+
+
+def test_a_limit_of_ours_fits_into_the_context_beside_the_prompt() -> None:
+    unlimited = structs.replace(CHAT, asked=Asked(1000))
+    promise = promised(unlimited, make(free=150_000, available=0))
+    assert promise.facts == {"max-tokens": str(2048 - 1000 - 256)}
+    assert promise.nano_credits == 1256 + 792 * 10
 
 
 def test_a_balance_that_does_not_suffice_is_asked_for_once_a_second_at_most() -> None:
@@ -201,7 +210,7 @@ def test_nothing_is_promised_that_is_not_free(
     free: int, available: int, size: int, limit: int | None, choices: int
 ) -> None:
     state = make(free=free, available=available)
-    decision = decided(replace(CHAT, asked=Asked(size, choices, limit)), state)
+    decision = decided(structs.replace(CHAT, asked=Asked(size, choices, limit)), state)
     if isinstance(decision, Admitted):
         assert 0 < decision.promise.nano_credits <= free
         cap = int(decision.promise.facts["max-tokens"])

@@ -23,8 +23,6 @@ class FakeReadModels:
 
     settled: dict[str, Settlement] = field(default_factory=dict)
 
-    async def save_settlements(self, settlements: Settlements) -> None: ...
-
     async def settlements(self, request_ids: Collection[str]) -> dict[str, Settlement]:
         return {request: one for request, one in self.settled.items() if request in request_ids}
 
@@ -33,7 +31,9 @@ class FakeReadModels:
 
     async def beat(self) -> None: ...
 
-    async def save_accounts(self, accounts: Mapping[str, Account]) -> None: ...
+    async def save_accounts(
+        self, accounts: Mapping[str, Account], settlements: Settlements | None = None
+    ) -> None: ...
 
     async def save_model(self, model: Model, registered_at: datetime) -> None: ...
 
@@ -78,15 +78,18 @@ async def test_whatever_is_heard_makes_the_state_trusted_for_longer(holds_on: Ho
     assert state.trusted_until == 5300.0
 
 
-@pytest.mark.parametrize("settled", [frozenset({"req_1", "req_other"}), None])
+SETTLED = Settlement("lease_1", 15, 9)
+
+
+@pytest.mark.parametrize("settled", [{"req_1": SETTLED, "req_other": SETTLED}, None])
 async def test_holds_of_settled_requests_are_closed(
-    holds_on: HoldsOn, settled: frozenset[str] | None
+    holds_on: HoldsOn, settled: dict[str, Settlement] | None
 ) -> None:
     store, state, lease = FakeReadModels(), State(), Lease("lease_1")
     lease.granted = 100
     for request_id in ("req_1", "req_2"):
         state.holds.open(Hold(request_id, lease, 40, (), 0.0, 1e9))
-    store.settled["req_1"] = Settlement("lease_1", 15, 9)
+    store.settled["req_1"] = SETTLED
     store.told.put_nowait(Snapshot(settled=settled))
     store.told.put_nowait(None)
     await read_models_of(store, state, holds_on).follow()

@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from dozen_chassis.postgres import Database
+from dozen_gateway.domain.holds import Settlement
 from dozen_gateway.domain.state import Account, Deployment, Model, Price, Snapshot
+from dozen_gateway.repository.notices import notices, read_notice
 from dozen_gateway.repository.read_models import ReadModelsRepository
 
 pytestmark = pytest.mark.integration
@@ -42,7 +45,10 @@ async def test_the_latest_registration_of_a_model_stays(repository: ReadModelsRe
     await repository.save_model(MODEL, LATER)
     await repository.save_model(replace(MODEL, context_length=1), NOW)
     assert (await repository.read()).models == {MODEL.id: MODEL}
-    renewed = replace(MODEL, capabilities=frozenset({"chat", "completion"}), deployments=())
+    renewed = replace(
+        MODEL, capabilities=frozenset({"chat", "completion"}), deployments=(), fallbacks=("b", "a"),
+        cache_seconds=60, content_filter=True,
+    )  # fmt: skip
     await repository.save_model(renewed, LATER + timedelta(seconds=1))
     assert (await repository.read()).models == {MODEL.id: renewed}
 
@@ -93,9 +99,34 @@ async def test_many_changes_are_told_in_several_parts(
 ) -> None:
     accounts = {f"{number:032}": Account(number, 1) for number in range(250)}
     await repository.save_accounts(accounts)
-    parts = [(await anext(changes)).accounts for _ in range(3)]
-    assert [len(part) for part in parts] == [100, 100, 50]
+    parts = [(await anext(changes)).accounts for _ in range(2)]
+    assert [len(part) for part in parts] == [128, 122]
     assert {id: account for part in parts for id, account in part.items()} == accounts
+
+
+async def test_what_became_of_requests_is_told_whole_and_kept(
+    repository: ReadModelsRepository, changes: AsyncIterator[Snapshot]
+) -> None:
+    settled = {"req_1": Settlement("lease_1", 15, 9), "req_2": Settlement("lease_2", 0, 0)}
+    balances = {"acme": Account(5, version=2)}
+    await repository.save_accounts(balances, settled)
+    await repository.save_accounts(balances, settled)  # which is no news
+    later = {"req_3": Settlement("lease_1", 1, 1)}
+    await repository.save_accounts({}, later)
+    assert await anext(changes) == Snapshot(accounts=balances, settled=settled)
+    assert await anext(changes) == Snapshot(settled=later)
+    assert await repository.settlements(["req_1", "req_3", "req_9"]) == {
+        "req_1": settled["req_1"], **later
+    }  # fmt: skip
+
+
+def test_a_notification_is_never_too_long() -> None:
+    changes = [(f"{number:0128}", Settlement(f"lease_{number:026}", 10**15, 10**9)) for number in range(300)]
+    told = list(notices(changes))
+    assert max(len(one.encode()) for one in told) < 8000
+    assert len(told) < 20
+    read = [read_notice(msgspec.json.decode(one)).settled for one in told]
+    assert {id: one for part in read for id, one in (part or {}).items()} == dict(changes)
 
 
 async def test_what_is_rolled_back_is_not_told(

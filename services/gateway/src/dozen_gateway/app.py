@@ -5,6 +5,7 @@ from datetime import timedelta
 from starlette.middleware import Middleware
 
 from dozen.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
+from dozen.models.v1.models_events_pb2 import UpstreamsObserved
 from dozen_chassis.app import App, Resources
 from dozen_chassis.consumer import bind
 from dozen_chassis.grpc import GrpcService
@@ -15,7 +16,8 @@ from dozen_gateway.domain.state import State
 from dozen_gateway.edge.decisions import DecisionEndpoint, OutcomesEndpoint
 from dozen_gateway.edge.edge import Edge
 from dozen_gateway.edge.forwarder import Forwarder, open_session
-from dozen_gateway.handlers import HANDLERS
+from dozen_gateway.edge.inference import PATHS, InferencePath, open_client
+from dozen_gateway.handlers import HANDLERS, observations
 from dozen_gateway.repository.keys import KeysRepository
 from dozen_gateway.repository.limits import LimitsRepository
 from dozen_gateway.repository.read_models import ReadModelsRepository
@@ -26,6 +28,7 @@ from dozen_gateway.service.key_lookups import KeyLookup
 from dozen_gateway.service.keys import KeyService
 from dozen_gateway.service.leases import LeaseService
 from dozen_gateway.service.limits import Limiter
+from dozen_gateway.service.loads import LoadService
 from dozen_gateway.service.read_models import ReadModelService
 from dozen_gateway.servicer import GatewayServicer
 from dozen_gateway.settings import Settings
@@ -49,6 +52,9 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     )
     stack.background("state", read_models.follow())
     stack.ping("state", read_models.ping)
+    loads = LoadService(state, longest_request=settings.longest_request_seconds)
+    stack.background("loads", loads.follow(observations(bus.hear(UpstreamsObserved))))
+    stack.every("forget loads", _SWEEP_EVERY, loads.sweep)
     stack.every("beat", _BEAT_EVERY, read_models.beat)
     stack.every("expire holds", _SWEEP_EVERY, holds.sweep)
     stack.every("renew leases", _SWEEP_EVERY, leases.sweep)
@@ -74,10 +80,21 @@ async def create_app(settings: Settings, stack: Resources) -> App:
         forwarder=Forwarder(await stack.enter(open_session())),
         admission_key=bytes.fromhex(settings.admission_key.get_secret_value()),
     )
+    client = await stack.enter(open_client())
     return App(
         routers=[routes.router(keys)],
         hot_paths={
             endpoint.PATH: endpoint(decisions, grpc_key) for endpoint in (DecisionEndpoint, OutcomesEndpoint)
+        }
+        | {
+            path: InferencePath(
+                path,
+                decisions,
+                client,
+                answer_seconds=settings.longest_request_seconds,
+                is_traced=settings.otlp_endpoint is not None,
+            )
+            for path in PATHS
         },
         middleware=[edge],
         takes_request_ids=False,

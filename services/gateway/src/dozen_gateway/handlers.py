@@ -1,6 +1,6 @@
 """JetStream handlers of the gateway: whatever the order they hear of it in, each keeps the latest."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC
 from typing import Any
 
@@ -8,12 +8,21 @@ from google.protobuf.message import Message
 
 from dozen.credits.v1.credits_events_pb2 import AccountOpened, BalanceChanged, CreditsGranted, UsageRated
 from dozen.credits.v1.credits_pb2 import Balance
-from dozen.models.v1.models_events_pb2 import DeploymentHealthChanged, ModelRegistered, PriceChanged
+from dozen.models.v1.models_events_pb2 import (
+    BREAKER_STATE_OPEN,
+    DeploymentHealthChanged,
+    ModelRegistered,
+    PriceChanged,
+    UpstreamObservation,
+    UpstreamsObserved,
+)
 from dozen.models.v1.models_pb2 import HEALTH_UNHEALTHY
 from dozen_chassis.events import Delivery
 from dozen_gateway.domain.holds import Settlement
+from dozen_gateway.domain.loads import Observation
 from dozen_gateway.domain.route_table import TOKENS
 from dozen_gateway.domain.state import Account, Deployment, Model, Price
+from dozen_gateway.service.loads import Heard
 from dozen_gateway.service.read_models import ReadModelService
 
 
@@ -29,17 +38,12 @@ async def on_credits_granted(event: CreditsGranted, _: Delivery, read_models: Re
 
 async def on_usage_rated(event: UsageRated, _: Delivery, read_models: ReadModelService) -> None:
     """Take over the balances of accounts that were charged, and which requests are settled."""
-    await read_models.record_accounts(_accounts(event.balances))
-    await read_models.record_settlements(
-        {
-            charge.usage.request_id: Settlement(
-                charge.usage.lease_id,
-                charge.leased_nano_credits,
-                sum(charge.usage.quantities[unit] for unit in TOKENS if unit in charge.usage.quantities),
-            )
-            for charge in event.charges
-        }
-    )
+    settlements = {}
+    for charge in event.charges:
+        usage = charge.usage
+        tokens = sum(amount for unit, amount in usage.quantities.items() if unit in TOKENS)
+        settlements[usage.request_id] = Settlement(usage.lease_id, charge.leased_nano_credits, tokens)
+    await read_models.record_accounts(_accounts(event.balances), settlements)
 
 
 async def on_balance_changed(event: BalanceChanged, _: Delivery, read_models: ReadModelService) -> None:
@@ -67,6 +71,9 @@ async def on_model_registered(
                 )
                 for deployment in model.deployments
             ),
+            fallbacks=tuple(model.fallbacks),
+            cache_seconds=max(0, model.cache_seconds),
+            content_filter=model.content_filter,
         ),
         delivery.published_at,
     )
@@ -85,6 +92,23 @@ async def on_deployment_health_changed(
     """Take over the health of a deployment; only one that is known to be unhealthy takes no requests."""
     await read_models.record_health(
         event.deployment_id, event.health != HEALTH_UNHEALTHY, event.observed_at.ToDatetime(UTC)
+    )
+
+
+async def observations(facts: AsyncIterator[UpstreamsObserved]) -> AsyncIterator[Heard]:
+    """Read what processes tell of the deployments that they call."""
+    async for fact in facts:
+        yield fact.observer, {one.deployment_id: _observation(one) for one in fact.upstreams}
+
+
+def _observation(seen: UpstreamObservation) -> Observation:
+    return Observation(
+        requests=max(0, seen.requests),
+        running=max(0, seen.running) if seen.HasField("running") else None,
+        waiting=max(0, seen.waiting) if seen.HasField("waiting") else None,
+        cache_usage=seen.kv_cache_usage if seen.HasField("kv_cache_usage") else None,
+        first_byte_seconds=max(0.0, seen.first_byte_seconds),
+        is_open=seen.breaker == BREAKER_STATE_OPEN,
     )
 
 

@@ -134,6 +134,7 @@ def _facts(request: DecideRequest) -> Facts:
         client_address=facts.client_address,
         api_key=request.api_key,
         key_id=request.key_id,
+        prefix=facts.prefix,
     )
 
 

@@ -9,7 +9,7 @@ A bound is never below what the request will use, so that no hold is too small:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TEMPLATE_TOKENS = 256
 MEDIA_TOKENS = 16_384
@@ -26,8 +26,7 @@ LARGEST = 10**15
 """Of tokens, choices and amounts; what is more is bounded by this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a request says of its size."""
 
     body_bytes: int
@@ -39,8 +38,7 @@ class Asked:
     """Parts of the content that are no text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """The most that a request can use, and what that costs."""
 
     input_tokens: int = 0
@@ -51,6 +49,8 @@ class Bound:
     """Most output tokens of one answer."""
     is_limited: bool = False
     """Whether the client itself has limited its answers."""
+    room: int = 0
+    """Tokens that the context surely has for an answer, and a few more; 0 where it is not known."""
     fixed_nano_credits: int = 0
     """Cost of all but the output."""
     token_nano_credits: int = 0
@@ -69,6 +69,10 @@ class Bound:
             payable = min(payable, max(share, LEAST_ANSWER_TOKENS))
         return min(self.answer_tokens, payable) if payable > 0 else None
 
+    def is_open(self, answer_tokens: int) -> bool:
+        """Tell whether it is the model's context alone that limits an answer with so many tokens."""
+        return self.room > 0 and not self.is_limited and answer_tokens >= self.answer_tokens
+
     def cost(self, answer_tokens: int) -> int:
         """Give the cost where each answer has so many tokens."""
         return self.fixed_nano_credits + self.token_nano_credits * answer_tokens
@@ -76,6 +80,26 @@ class Bound:
     def tokens(self, answer_tokens: int) -> int:
         """Give the tokens of input and output together."""
         return self.input_tokens + self.answers * answer_tokens
+
+    def or_dearer(self, other: "Bound") -> "Bound":
+        """Bound a request that this model or another may answer, with answers no longer than this one's."""
+        return self._replace(
+            input_tokens=max(self.input_tokens, other.input_tokens),
+            fixed_nano_credits=max(self.fixed_nano_credits, other.fixed_nano_credits),
+            token_nano_credits=max(self.token_nano_credits, other.token_nano_credits),
+        )
+
+
+def fits(asked: Asked, context_length: int, longest: int, *, template: bool) -> bool:
+    """Tell whether a context surely holds what one of length `longest` may hold of a request; 0 is endless.
+
+    So that what a model could have answered is never refused as too long by one that stands in for it.
+    """
+    if not context_length or 0 < longest <= context_length:
+        return True
+    if asked.max_tokens is None or asked.media_parts > 0:
+        return False
+    return asked.body_bytes + (TEMPLATE_TOKENS if template else 0) + asked.max_tokens <= context_length
 
 
 def bound_tokens(
@@ -102,7 +126,8 @@ def bound_tokens(
         answers=choices,
         answer_tokens=longest if limit is None else min(max(limit, 1), longest),
         is_limited=limit is not None,
-        fixed_nano_credits=min(tokens * each_input, LARGEST),
+        room=max(context_length - tokens, LEAST_ANSWER_TOKENS) if context_length else 0,
+        fixed_nano_credits=min(max(tokens * each_input, price.get("cache_hits", 0)), LARGEST),
         token_nano_credits=choices * price.get("output_tokens", 0),
     )
 

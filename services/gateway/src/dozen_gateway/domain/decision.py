@@ -1,30 +1,28 @@
 """The decision on a request: a pure function of what it asks and what is known."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from random import Random
+from typing import NamedTuple
+
+import msgspec
 
 from dozen_gateway.domain import rejections
-from dozen_gateway.domain.bounds import Asked, Bound, bound_tokens, bound_units
-from dozen_gateway.domain.keys import (
-    ApiKey,
-    allows_endpoint,
-    allows_model,
-    is_secret_of,
-    is_usable,
-    mask_key,
-    read_key,
-)
-from dozen_gateway.domain.promises import NOTHING, Promise, Shortage, promise
+from dozen_gateway.domain.bounds import Asked
+from dozen_gateway.domain.keys import ApiKey, allows_endpoint, is_secret_of, is_usable, mask_key, read_key
+from dozen_gateway.domain.offers import Offer, Request, bound_dearest, find_offers
+from dozen_gateway.domain.promises import NO_FACTS, NOTHING, Promise, Shortage, promise
 from dozen_gateway.domain.rejections import Rejection
-from dozen_gateway.domain.route_table import Route, endpoints, find_route
-from dozen_gateway.domain.state import Deployment, Model, Price, State
+from dozen_gateway.domain.route_table import Route, find_route, is_model_id
+from dozen_gateway.domain.routing import MOST_TRIED
+from dozen_gateway.domain.state import Deployment, State
+
+NO_MODEL = "-"
+"""The name of no model, for a key that may use none."""
 
 _NOTHING = Asked(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """All that a decision is made from; never the body."""
 
     method: str
@@ -35,22 +33,25 @@ class Facts:
     stream: bool = False
     asked: Asked = _NOTHING
     client_address: str = ""
-    api_key: str = field(default="", repr=False)
+    api_key: str = ""
     """The whole key, as the client sent it."""
     key_id: str = ""
     """In place of the key, from a service that acts for a request admitted before."""
+    prefix: str = ""
+    """A hash of the first part of the prompt; empty where that is too short for anybody to have it cached."""
+
+    def __repr__(self) -> str:
+        return f"Facts({self.method} {self.path})"  # without the key
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks for which route."""
 
     route: Route
     key: ApiKey
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """The request may go to its service, once what it promises is taken."""
 
     service: str
@@ -58,38 +59,46 @@ class Admitted:
     key: str
     model: str | None = None
     price: str | None = None
-    deployments: tuple[Deployment, ...] = ()
-    """Where to go: the primary, then the fallbacks; none where the service is the same for everyone."""
+    deployments: Sequence[Deployment] = ()
+    """Where to go: to the first; none where the service is the same for everyone."""
     promise: Promise = NOTHING
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    model: Model
-    price: Price
+    facts: Mapping[str, str] = NO_FACTS
+    """What the service is told of the decision."""
 
 
 def decide(
-    facts: Facts, state: State, now: float, monotonic: float, draw: Random
+    facts: Facts, state: State, now: float, monotonic: float, draw: Random, known: Caller | None = None
 ) -> Admitted | Rejection | Shortage:
-    """Decide on a request; `now` is in Unix seconds, `draw` picks among equal deployments."""
-    caller = identify(facts, state, now)
+    """Decide on a request; `now` is in Unix seconds, `draw` picks among equal deployments.
+
+    A caller that is `known` was identified a moment ago, and is not again while the key is still the same.
+    """
+    if known is not None and state.keys.get(known.key.id) is known.key and is_usable(known.key, now):
+        caller: Caller | Rejection = known
+    else:
+        caller = identify(facts, state, now)
     if isinstance(caller, Rejection):
         return caller
     route, key = caller.route, caller.key
     if not route.price_class:
-        return Admitted(route.service, key.account, key.id)
-    offer = _offer(facts, route, key, state, now)
-    if isinstance(offer, Rejection):
-        return offer
-    deployments = _deployments(offer.model, route.service, state, draw)
-    if not deployments:
-        return rejections.model_unavailable(offer.model.id)
-    promised = promise(_bound(facts, route, offer), key, offer.model.id, state, monotonic)
+        return Admitted(route.service, key.account, key.id, facts=_free_facts(route, key))
+    request = Request(route, key, facts.model, facts.asked, facts.prefix, now, monotonic)
+    offers = find_offers(request, state, draw)
+    if isinstance(offers, Rejection):
+        return offers
+    model, price, deployments = offers[0]
+    promised = promise(bound_dearest(request, offers), key, model.id, state, monotonic)
     if not isinstance(promised, Promise):
         return promised
     return Admitted(
-        route.service, key.account, key.id, offer.model.id, offer.price.id, tuple(deployments), promised
+        route.service,
+        key.account,
+        key.id,
+        model.id,
+        price.id,
+        deployments or offers[1].deployments,
+        promised,
+        _facts(offers, promised),
     )
 
 
@@ -125,45 +134,31 @@ def _by_id(key_id: str, state: State, now: float) -> ApiKey | Rejection:
     return key if key is not None and is_usable(key, now) else rejections.wrong_api_key(mask_key(key_id))
 
 
-def _offer(facts: Facts, route: Route, key: ApiKey, state: State, now: float) -> _Offer | Rejection:
-    if not facts.model:
-        return rejections.no_model()
-    model = state.models.get(facts.model)
-    if model is None:
-        return rejections.unknown_model(facts.model)
-    if not allows_model(key, model.id):
-        return rejections.model_not_allowed(model.id)
-    if route.capability not in model.capabilities:
-        operation = f"{route.method} {route.pattern}"
-        return rejections.model_cannot(model.id, operation, endpoints(model.capabilities))
-    price = state.price(model.id, now)
-    return _Offer(model, price) if price else rejections.no_price(model.id)
+def _facts(offers: Sequence[Offer], promised: Promise) -> dict[str, str]:
+    """Say what the service has to know: headers, so that nothing in them needs quoting."""
+    model, price, deployments = offers[0]
+    facts = {"model": model.id, "price": price.id}
+    if deployments:
+        facts["deployments"] = ",".join([deployment.id for deployment in deployments])
+    if len(offers) > 1:
+        entries = [
+            f"{deployment.id} {fallback.id} {price.id}"
+            for fallback, price, deployments in offers[1:]
+            for deployment in deployments
+        ]
+        facts["fallbacks"] = ",".join(entries[:MOST_TRIED])
+    if model.cache_seconds:
+        facts["cache"] = str(model.cache_seconds)
+    if model.content_filter or (len(offers) > 1 and any(offer.model.content_filter for offer in offers)):
+        facts["filter"] = "on"
+    facts.update(promised.facts)
+    if promised.purse is not None and promised.purse.lease is not None:
+        facts["reservation"] = promised.purse.lease.id
+    return facts
 
 
-def _bound(facts: Facts, route: Route, offer: _Offer) -> Bound:
-    price = offer.price.nano_credits
-    if route.unit is not None:
-        return bound_units(facts.asked, route.unit, price)
-    return bound_tokens(
-        facts.asked,
-        offer.model.context_length,
-        price,
-        template=route.capability == "chat",
-        answers="output_tokens" in route.price_class,
-    )
-
-
-def _deployments(model: Model, service: str, state: State, draw: Random) -> Sequence[Deployment]:
-    """Give those that may take requests, by priority; equals in a random order that weight shares out."""
-
-    def order(deployment: Deployment) -> tuple[int, float]:
-        # Sampling without replacement after Efraimidis and Spirakis: the largest u^(1/weight) comes first.
-        share = draw.random() ** (1 / deployment.weight) if deployment.weight > 0 else -1.0
-        return deployment.priority, -share
-
-    usable = [
-        deployment
-        for deployment in model.deployments
-        if deployment.service == service and state.usable.get(deployment.id, True)
-    ]
-    return sorted(usable, key=order) if len(usable) > 1 else usable
+def _free_facts(route: Route, key: ApiKey) -> Mapping[str, str]:
+    """Name the models of a key where it may see no others; what can be no model's name is left out."""
+    if route.service != "models" or not key.models:
+        return NO_FACTS
+    return {"models": ",".join(sorted(filter(is_model_id, key.models))) or NO_MODEL}

@@ -1,14 +1,14 @@
 """Holds: promises of what each request may cost, within leases."""
 
 from collections.abc import Iterator, KeysView, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dozen_gateway.domain.leases import Lease
 from dozen_gateway.domain.limits import Cost
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """The promise to one request: its most expensive course."""
 
     request_id: str
@@ -54,11 +54,11 @@ class Holds:
         earlier = self._open.pop(hold.request_id, None)
         if earlier is not None:
             if earlier.lease is not hold.lease:
-                hold = replace(hold, earlier=earlier)
+                hold = hold._replace(earlier=earlier)
             else:
                 _end(earlier)
                 most = max(hold.nano_credits, earlier.nano_credits)
-                hold = replace(hold, nano_credits=most, earlier=earlier.earlier)
+                hold = hold._replace(nano_credits=most, earlier=earlier.earlier)
         if hold.lease is not None:
             hold.lease.held += hold.nano_credits
         self._open[hold.request_id] = hold
@@ -83,8 +83,7 @@ class Holds:
         return next((hold.opened_at for hold in self._open.values()), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What became of a request."""
 
     lease_id: str

@@ -29,6 +29,8 @@ class Kind(StrEnum):
     MODEL = "model"
     """An account with one model."""
 
+    __hash__ = str.__hash__  # the one of enumerations is slow, and each request looks up several limits
+
     @property
     def words(self) -> str:
         """Name it to a client."""
@@ -41,6 +43,8 @@ class Measure(StrEnum):
     REQUESTS = "requests"
     TOKENS = "tokens"
     CONCURRENT = "concurrent_requests"
+
+    __hash__ = str.__hash__
 
     @property
     def words(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from dozen_gateway.domain.allotment import Answer, Exchange
 from dozen_gateway.domain.limits import Cost, Exceeded, Measure, Subject, worst
-from dozen_gateway.domain.stock import PERMIT_SECONDS, RENEWAL_SECONDS, SLOT_SECONDS, Stock, write_duration
+from dozen_gateway.domain.stock import PERMIT_SECONDS, RENEWAL_SECONDS, SLOT_SECONDS, Stock, headers
 
 
 class Permits:
@@ -69,18 +69,7 @@ class Permits:
 
     def headers(self, costs: Sequence[Cost], now: float) -> dict[str, str]:
         """Give OpenAI's headers, for the limits that leave the least."""
-        tightest: dict[Measure, tuple[int, float, int]] = {}
-        for subject, limit, _, _ in costs:
-            stock, measure = self._stocks.get(subject), subject.measure
-            if stock is not None and measure is not Measure.CONCURRENT:
-                standing = (*stock.standing(limit, now), limit)
-                tightest[measure] = min(tightest.get(measure, standing), standing)
-        found: dict[str, str] = {}
-        for measure, (remaining, reset, limit) in tightest.items():
-            found[f"x-ratelimit-limit-{measure}"] = str(limit)
-            found[f"x-ratelimit-remaining-{measure}"] = str(remaining)
-            found[f"x-ratelimit-reset-{measure}"] = write_duration(reset)
-        return found
+        return headers(self._stocks, costs, now)
 
     def prepare(self, accounts: Iterable[str], orders: Sequence[tuple[Cost, ...]], now: float) -> Exchange:
         """Begin an exchange about some accounts, of which no other may be under way."""

@@ -1,7 +1,9 @@
 """What an admission promises: credits within a lease, and room within limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 from dozen_gateway.domain import rejections
 from dozen_gateway.domain.bounds import LARGEST, Bound
@@ -11,9 +13,10 @@ from dozen_gateway.domain.limits import Cost, Exceeded, costs
 from dozen_gateway.domain.rejections import Rejection
 from dozen_gateway.domain.state import State
 
+NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+
+class Promise(NamedTuple):
     """What an admitted request may cost and use at most."""
 
     purse: Purse | None = None
@@ -21,7 +24,7 @@ class Promise:
     nano_credits: int = 0
     costs: tuple[Cost, ...] = ()
     """What it counts against limits."""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = NO_FACTS
     """What the service has to keep to."""
 
 
@@ -58,6 +61,9 @@ def promise(
             return rejections.insufficient_quota() if key.budget is None else rejections.no_budget()
         # Where what is known does not pay for a single token, credits may know better.
         answer_tokens = least if payable is None else payable
+        if bound.room and not bound.is_limited and answer_tokens < bound.answer_tokens:
+            # Servers refuse a limit that does not fit into the context beside the prompt.
+            answer_tokens = min(answer_tokens, bound.room)
         amount = bound.cost(answer_tokens)
         missing = max(0, amount - free)
     tokens = bound.tokens(answer_tokens)
@@ -83,5 +89,6 @@ def _available(purse: Purse, state: State) -> int:
 
 def _kept_to(bound: Bound, answer_tokens: int) -> dict[str, str]:
     if bound.answers:
-        return {"max-tokens": str(answer_tokens)}
+        facts = {"max-tokens": str(answer_tokens)}
+        return {**facts, "uncapped": "1"} if bound.is_open(answer_tokens) else facts
     return {"max-units": str(bound.units or bound.input_tokens)}

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from dozen_gateway.domain.limits import Exceeded
 
 _SHOWN_CHARACTERS = 100
+_RETRY_SECONDS = (2.0, 8.0)
+"""Longer than a hiccup, and well within the two minutes for which clients wait at all."""
 
 WRONG_KEY = "invalid_api_key"
 
@@ -162,12 +165,23 @@ def limits_unavailable() -> Rejection:
     return _unavailable("limits_unavailable", message, seconds=1)
 
 
-def model_unavailable(model: str) -> Rejection:
-    """Say that every deployment of the model is unhealthy."""
-    return _unavailable(
+def model_unavailable(model: str, draw: Random) -> Rejection:
+    """Say that nothing can answer for the model; nothing is sent to it for those who ask again meanwhile.
+
+    Official clients wait as long as they are told, twice. Each is told another time, so that not all come
+    back in the moment in which the model does.
+    """
+    seconds = draw.uniform(*_RETRY_SECONDS)
+    return Rejection(
+        503,
         "model_unavailable",
         f"The model `{model}` is not available at the moment; try again later.",
-        seconds=5,
+        type="server_error",
+        headers={
+            "retry-after": str(math.ceil(seconds)),
+            "retry-after-ms": str(math.ceil(seconds * 1000)),
+            "x-should-retry": "true",
+        },
     )
 
 

@@ -12,6 +12,7 @@ PriceClass = frozenset[str]
 
 FREE: PriceClass = frozenset()
 TOKENS: PriceClass = frozenset({"input_tokens", "cached_input_tokens", "output_tokens"})
+COMPLETIONS: PriceClass = TOKENS | {"cache_hits"}
 INPUT_TOKENS: PriceClass = frozenset({"input_tokens", "cached_input_tokens"})
 IMAGES: PriceClass = frozenset({"images"})
 AUDIO_TIME: PriceClass = frozenset({"audio_milliseconds"})
@@ -36,12 +37,27 @@ class Route:
 
 
 ROUTES = (
-    Route("POST", "/v1/chat/completions", "chat", TOKENS, "chat"),
-    Route("POST", "/v1/completions", "completion", TOKENS, "completion"),
+    Route("POST", "/v1/chat/completions", "chat", COMPLETIONS, "chat"),
+    Route("POST", "/v1/responses", "chat", COMPLETIONS, "chat"),
+    Route("POST", "/v1/messages", "chat", COMPLETIONS, "chat"),
+    Route("POST", "/v1/completions", "completion", COMPLETIONS, "completion"),
     Route("POST", "/v1/embeddings", "embeddings", INPUT_TOKENS, "embeddings"),
     Route("POST", "/v1/images/analyses", "images", IMAGES, "images.analyses"),
     Route("POST", "/v1/audio/transcriptions", "audio", AUDIO_TIME, "audio.transcriptions"),
     Route("POST", "/v1/audio/speech", "audio", CHARACTERS, "audio.speech"),
+    Route("GET", "/v1/responses/{id}", "chat", FREE),
+    Route("DELETE", "/v1/responses/{id}", "chat", FREE),
+    Route("POST", "/v1/responses/{id}/cancel", "chat", FREE),
+    Route("GET", "/v1/responses/{id}/input_items", "chat", FREE),
+    Route("POST", "/v1/conversations", "chat", FREE),
+    Route("GET", "/v1/conversations/{id}", "chat", FREE),
+    Route("POST", "/v1/conversations/{id}", "chat", FREE),
+    Route("DELETE", "/v1/conversations/{id}", "chat", FREE),
+    Route("POST", "/v1/conversations/{id}/items", "chat", FREE),
+    Route("GET", "/v1/conversations/{id}/items", "chat", FREE),
+    Route("GET", "/v1/conversations/{id}/items/{item_id}", "chat", FREE),
+    Route("DELETE", "/v1/conversations/{id}/items/{item_id}", "chat", FREE),
+    Route("POST", "/v1/moderations", "embeddings", FREE),
     Route("GET", "/v1/models", "models", FREE),
     Route("GET", "/v1/models/{model}", "models", FREE),
     Route("GET", "/v1/credits", "credits", FREE),
@@ -70,8 +86,10 @@ ROUTES = (
 )
 
 # A path that matches holds no character that would have to be quoted in a URL or a header.
+_ID = r"[A-Za-z0-9_.:-]{1,128}"
 _PARAMETERS = {
-    "id": r"[A-Za-z0-9_.:-]{1,128}",
+    "id": _ID,
+    "item_id": _ID,
     "model": r"[A-Za-z0-9][A-Za-z0-9_.:@-]*(?:/[A-Za-z0-9][A-Za-z0-9_.:@-]*)*",
 }
 
@@ -82,6 +100,11 @@ def find_route(method: str, path: str) -> Route | Rejection:
     if routes is None:
         return rejections.unknown_url(method, path)
     return routes.get(method) or rejections.method_not_allowed(method, path, routes)
+
+
+def is_model_id(text: str) -> bool:
+    """Tell whether a text may be the id of a model."""
+    return _MODEL_ID.fullmatch(text) is not None
 
 
 def endpoints(capabilities: Iterable[str]) -> list[str]:
@@ -101,6 +124,7 @@ def _form(pattern: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{(\w+)\}", lambda found: _PARAMETERS[found[1]], pattern))
 
 
+_MODEL_ID = re.compile(_PARAMETERS["model"])
 _LITERAL: Mapping[str, Mapping[str, Route]] = {
     pattern: routes for pattern, routes in _by_pattern().items() if "{" not in pattern
 }

@@ -1,13 +1,16 @@
 """What a decision is made from, in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from hashlib import blake2b
+from itertools import groupby
+from typing import NamedTuple, TypeVar
 
-from dozen_gateway.domain.holds import Holds
+from dozen_gateway.domain.holds import Holds, Settlements
 from dozen_gateway.domain.keys import ApiKey
 from dozen_gateway.domain.leases import Purse
 from dozen_gateway.domain.limits import AccountLimits
+from dozen_gateway.domain.loads import Loads
 from dozen_gateway.domain.permits import Permits
 
 Fact = TypeVar("Fact")
@@ -34,6 +37,21 @@ class Deployment:
     """Share of the traffic among equals in priority."""
 
 
+class Place(NamedTuple):
+    """A deployment among its equals in priority, with what choosing between them needs."""
+
+    id: str
+    deployment: Deployment
+    weight: float
+    power: float
+    """One over the weight, where there is one."""
+    seed: int
+    """What tells its draws from those of the others; 64 bits, the same in every replica."""
+
+
+Tier = tuple[Place, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model of the catalogue."""
@@ -43,6 +61,16 @@ class Model:
     context_length: int
     """In tokens; 0 where there is no limit."""
     deployments: tuple[Deployment, ...]
+    fallbacks: tuple[str, ...] = ()
+    """Models that answer, in this order, where no deployment of this one can."""
+    cache_seconds: int = 0
+    """For how long an answer may be given again though nobody asks for that; 0 leaves it to the request."""
+    content_filter: bool = False
+    tiers: Mapping[str, tuple[Tier, ...]] = field(init=False, repr=False, compare=False)
+    """The deployments of each service, by priority: found once, because every decision needs them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tiers", _tiers(self.deployments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +95,8 @@ class Snapshot:
     usable: Mapping[str, bool] = field(default_factory=dict)
     """Whether a deployment may take requests; one that is not named here may."""
     account_limits: Mapping[str, AccountLimits] = field(default_factory=dict)
-    settled: frozenset[str] | None = frozenset()
-    """Requests that were settled; None where any may have been."""
+    settled: Settlements | None = field(default_factory=dict)
+    """What became of requests; None where any may have been settled."""
 
 
 class State:
@@ -88,6 +116,8 @@ class State:
         """By account and, where it has a budget, key."""
         self.holds = Holds()
         self.permits = Permits()
+        self.loads = Loads()
+        """By deployment."""
 
     def learn(self, snapshot: Snapshot) -> None:
         """Take over what a snapshot says; a whole one replaces all."""
@@ -115,8 +145,30 @@ class State:
 
     def price(self, model: str, now: float) -> Price | None:
         """Give the price of a model that is in force."""
-        prices = self.prices.get(model, ())
-        return next((price for price in reversed(prices) if price.effective_from <= now), None)
+        for price in reversed(self.prices.get(model, ())):
+            if price.effective_from <= now:
+                return price
+        return None
+
+
+def _tiers(deployments: Sequence[Deployment]) -> dict[str, tuple[Tier, ...]]:
+    by_service: dict[str, list[Deployment]] = {}
+    for deployment in sorted(deployments, key=_priority):
+        by_service.setdefault(deployment.service, []).append(deployment)
+    return {
+        service: tuple(tuple(map(_place, equals)) for _, equals in groupby(ordered, _priority))
+        for service, ordered in by_service.items()
+    }
+
+
+def _priority(deployment: Deployment) -> int:
+    return deployment.priority
+
+
+def _place(deployment: Deployment) -> Place:
+    seed = int.from_bytes(blake2b(deployment.id.encode(), digest_size=8).digest(), "big")
+    weight = float(max(0, deployment.weight))
+    return Place(deployment.id, deployment, weight, 1 / weight if weight else 0.0, seed)
 
 
 def _learn(known: dict[str, Fact], news: Mapping[str, Fact], whole: bool) -> None:

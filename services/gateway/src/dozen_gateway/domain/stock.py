@@ -1,14 +1,25 @@
 """The stock of one limit at one replica."""
 
 import math
+from collections.abc import Iterable, Mapping
 
-from dozen_gateway.domain.limits import Cost, Exceeded, Measure
+from dozen_gateway.domain.limits import Cost, Exceeded, Measure, Subject
 
 PERMIT_SECONDS = 1.0
 """How long a permit of a rate may be used once it is drawn."""
 SLOT_SECONDS = 60.0
 """How long a replica has its slots without saying so anew."""
 RENEWAL_SECONDS = 20.0
+
+_Names = tuple[str, str, str]
+_HEADERS: Mapping[Measure, _Names] = {
+    measure: (
+        f"x-ratelimit-limit-{measure}",
+        f"x-ratelimit-remaining-{measure}",
+        f"x-ratelimit-reset-{measure}",
+    )
+    for measure in (Measure.REQUESTS, Measure.TOKENS)
+}
 
 _SHORTEST_REFUSAL = 0.02
 _LONGEST_REFUSAL = 0.25
@@ -57,6 +68,24 @@ class Stock:
         reset = max(0.0, self.full_at - now - left * 60 / limit)
         # Whole but for what floating point adds.
         return max(0, limit - math.ceil(reset * limit / 60 - 1e-3)), reset
+
+
+def headers(stocks: Mapping[Subject, Stock], costs: Iterable[Cost], now: float) -> dict[str, str]:
+    """Give OpenAI's headers, for the limits that leave the least."""
+    tightest: dict[_Names, tuple[int, float, int]] = {}
+    for subject, limit, _, _ in costs:
+        names = _HEADERS.get(subject.measure)
+        if names is None or (stock := stocks.get(subject)) is None:
+            continue
+        standing = (*stock.standing(limit, now), limit)
+        if (least := tightest.get(names)) is None or standing < least:
+            tightest[names] = standing
+    found: dict[str, str] = {}
+    for (limit_name, remaining_name, reset_name), (remaining, reset, limit) in tightest.items():
+        found[limit_name] = str(limit)
+        found[remaining_name] = str(remaining)
+        found[reset_name] = write_duration(reset)
+    return found
 
 
 def write_duration(seconds: float) -> str:

@@ -7,7 +7,6 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from dozen_chassis.errors import BodyTooLarge, CallerNotTrusted, InvalidRequest
-from dozen_chassis.http import new_request_id
 from dozen_chassis.signing import verify_caller
 from dozen_gateway.domain.bounds import Asked
 from dozen_gateway.domain.decision import Facts
@@ -31,6 +30,8 @@ class DecisionFacts(msgspec.Struct):
     max_tokens: int | None = None
     choices: int | None = None
     media_parts: int = 0
+    prefix: str = ""
+    """As `edge.question` makes it."""
 
 
 class DecisionRequest(msgspec.Struct):
@@ -77,12 +78,12 @@ class _InternalEndpoint:
                 token = value.removeprefix(b"Bearer ")
         if self._caller(token.decode("ascii", "ignore")) is None:
             raise CallerNotTrusted()
-        body = msgspec.json.encode(await self._answer(await _read(receive)))
+        body = msgspec.json.encode(await self._answer(await _read(receive), scope["request_id"]))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, body: bytes) -> dict[str, Any]:
+    async def _answer(self, body: bytes, request_id: str) -> dict[str, Any]:
         raise NotImplementedError
 
 
@@ -93,9 +94,9 @@ class DecisionEndpoint(_InternalEndpoint):
 
     _decoder = msgspec.json.Decoder(DecisionRequest)
 
-    async def _answer(self, body: bytes) -> dict[str, Any]:
+    async def _answer(self, body: bytes, request_id: str) -> dict[str, Any]:
         request = _decode(self._decoder, body, "decision request")
-        decision = await self._decisions.decide(_facts(request), request.request_id or new_request_id())
+        decision = await self._decisions.decide(_facts(request), request.request_id or request_id)
         if isinstance(decision, Rejection):
             return {"rejection": _rejection(decision)}
         return {"admitted": _admitted(decision)}
@@ -108,7 +109,7 @@ class OutcomesEndpoint(_InternalEndpoint):
 
     _decoder = msgspec.json.Decoder(OutcomesRequest)
 
-    async def _answer(self, body: bytes) -> dict[str, Any]:
+    async def _answer(self, body: bytes, request_id: str) -> dict[str, Any]:
         outcomes = _decode(self._decoder, body, "list of outcomes").outcomes
         if len(outcomes) > MOST_OUTCOMES:
             raise InvalidRequest(f"At most {MOST_OUTCOMES} outcomes are taken at once.", param="outcomes")
@@ -139,6 +140,7 @@ def _facts(request: DecisionRequest) -> Facts:
         ),
         client_address=facts.client_address,
         api_key=request.api_key or "",
+        prefix=facts.prefix,
     )
 
 

@@ -1,26 +1,24 @@
 """The edge: every request under `/v1/` is decided on, and then forwarded or served here."""
 
-import re
 import time
 from contextlib import suppress
-from dataclasses import replace
 
+from msgspec.structs import replace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dozen_chassis import admission
 from dozen_chassis.errors import NotAdmitted, ServiceError
-from dozen_chassis.http import send_error
 from dozen_gateway.domain.decision import Facts
 from dozen_gateway.domain.rejections import Rejection
 from dozen_gateway.edge.body import ClientBody, read_question
+from dozen_gateway.edge.errors import send_error
 from dozen_gateway.edge.forwarder import Answer, Forwarder
+from dozen_gateway.edge.headers import api_key, own
 from dozen_gateway.errors.decisions import Rejected
 from dozen_gateway.errors.edge import ServiceUnreachable
 from dozen_gateway.service.decisions import DecisionService
 
 OWN_SERVICE = "gateway"
-
-_CLIENT_REQUEST_ID = re.compile(rb"[ -~]{1,512}")
 
 
 class Edge:
@@ -49,7 +47,7 @@ class Edge:
         except ServiceError as error:
             if answer.started:
                 raise
-            await send_error(error, scope, receive, answer.send)
+            await send_error(scope["path"], error, scope["request_id"], [], answer.send)
 
     async def _serve(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, answer: Answer
@@ -58,18 +56,25 @@ class Edge:
             method=scope["method"],
             path=scope["path"],
             client_address=scope["client"][0] if scope["client"] else "",
-            api_key=_api_key(headers),
+            api_key=api_key(headers),
         )
-        route = await self._decisions.identify(facts)
-        if isinstance(route, Rejection):
-            raise Rejected(route)
+        caller = await self._decisions.identify(facts)
+        if isinstance(caller, Rejection):
+            raise Rejected(caller)
+        route = caller.route
         scope["route_name"] = route.pattern
         body, content = ClientBody(receive), None
         if route.capability is not None:
             kind = headers.get(b"content-type", b"").decode("latin-1")
-            content, question = await read_question(body, kind)
-            facts = replace(facts, model=question.model, stream=question.stream, asked=question.asked)
-        decision = await self._decisions.decide(facts, scope["request_id"])
+            content, question = await read_question(facts.path, body, kind)
+            facts = replace(
+                facts,
+                model=question.model,
+                stream=question.stream,
+                asked=question.asked,
+                prefix=question.prefix,
+            )
+        decision = await self._decisions.decide(facts, scope["request_id"], caller=caller)
         if isinstance(decision, Rejection):
             raise Rejected(decision)
         answer.add_headers(decision.answer_headers)
@@ -99,29 +104,17 @@ class Edge:
         return False
 
 
-def _api_key(headers: dict[bytes, bytes]) -> str:
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return headers.get(b"x-api-key", b"").decode("latin-1").strip()
-
-
 def _has_body(headers: dict[bytes, bytes]) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 def _with_own_headers(headers: dict[bytes, bytes], send: Send) -> Send:
-    """Give every answer the time it took, and the id that the client gave its request."""
     started = time.perf_counter()
     client_id = headers.get(b"x-client-request-id", b"")
 
     async def send_with_own(message: Message) -> None:
         if message["type"] == "http.response.start":
-            milliseconds = int((time.perf_counter() - started) * 1000)
-            own = [(b"openai-processing-ms", str(milliseconds).encode())]
-            if _CLIENT_REQUEST_ID.fullmatch(client_id):
-                own.append((b"x-client-request-id", client_id))
-            message["headers"] = [*message["headers"], *own]
+            message["headers"] = [*message["headers"], *own(started, client_id)]
         await send(message)
 
     return send_with_own

@@ -1,9 +1,8 @@
-"""The way of an admitted request to its service, and of the answer back: bytes, as they arrive."""
+"""The way of any admitted request to its service, and of the answer back: bytes, as they arrive."""
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -11,10 +10,11 @@ from prometheus_client import Counter
 from starlette.types import Message, Scope, Send
 from yarl import URL
 
-from dozen_chassis.admission import PREFIX, REQUEST_ID_HEADER
 from dozen_chassis.telemetry import current_trace_headers
 from dozen_gateway.edge.body import ClientBody
-from dozen_gateway.errors.edge import ClientLeft, ServiceUnavailable, ServiceUnreachable
+from dozen_gateway.edge.errors import error_event
+from dozen_gateway.edge.headers import RawHeaders, for_client, for_service
+from dozen_gateway.errors.edge import AnswerBroken, ClientLeft, ServiceUnavailable, ServiceUnreachable
 from dozen_gateway.service.decisions import Passage
 
 log = logging.getLogger(__name__)
@@ -24,29 +24,16 @@ FORWARDED = Counter(
 )
 
 CONNECT_SECONDS = 5.0
-_KEEP_ALIVE_SECONDS = 60.0  # less than our services keep a connection, so that none closes under a request
+KEEP_ALIVE_SECONDS = 60.0  # less than our services keep a connection, so that none closes under a request
 
-RawHeaders = Iterable[tuple[bytes, bytes]]
-
-_HOP_BY_HOP = {
-    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
-    b"trailer", b"transfer-encoding", b"upgrade",
-}  # fmt: skip
-_NOT_FOR_SERVICES = _HOP_BY_HOP | {
-    b"host", b"content-length", b"expect", b"authorization", b"x-api-key", REQUEST_ID_HEADER.encode(),
-    b"traceparent", b"tracestate",
-}  # fmt: skip
-# Besides hop-by-hop headers, those that the edge itself gives to every answer.
-_NOT_FOR_CLIENTS = _HOP_BY_HOP | {
-    b"date", b"server", REQUEST_ID_HEADER.encode(), b"openai-processing-ms", b"x-client-request-id",
-}  # fmt: skip
+_TRACE = {b"traceparent", b"tracestate"}
 
 
 @asynccontextmanager
 async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
     """Open the client that forwards: it changes nothing of what it carries and remembers no cookie."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -126,7 +113,7 @@ class Forwarder:
                 raise ServiceUnreachable() from error
             raise ServiceUnavailable() from error
         async with response:
-            headers = _response_headers(response.raw_headers)
+            headers = for_client([(name.lower(), value) for name, value in response.raw_headers])
             await answer.send({"type": "http.response.start", "status": response.status, "headers": headers})
             try:
                 async for chunk in response.content.iter_any():
@@ -135,7 +122,8 @@ class Forwarder:
                 FORWARDED.labels(passage.service, "broken").inc()
                 log.warning("%s broke off its answer: %r", passage.service, error)
                 if _is_plain_event_stream(response):
-                    await answer.send(_part(_error_event(), more=True))
+                    event = error_event(scope["path"], AnswerBroken(), scope["request_id"])
+                    await answer.send(_part(event, more=True))
                 return  # without an end, at which the server cuts the connection
         await answer.send(_part(b"", more=False))
         FORWARDED.labels(passage.service, "answered").inc()
@@ -146,40 +134,16 @@ def _part(chunk: bytes, *, more: bool) -> Message:
 
 
 def _request_headers(headers: RawHeaders, passage: Passage, *, streamed: bool) -> list[tuple[str, str]]:
-    dropped = _NOT_FOR_SERVICES | _named_by_connection(headers)
+    known = dict(headers)
     passed = [
         (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in headers
-        if name not in dropped and not name.startswith(PREFIX.encode())
+        for name, value in for_service(headers, known.get(b"connection", b""))
+        if name not in _TRACE
     ]
-    if streamed and not any(name == b"transfer-encoding" for name, _ in headers):
-        passed += [("content-length", value.decode()) for name, value in headers if name == b"content-length"]
+    if streamed and b"transfer-encoding" not in known and b"content-length" in known:
+        passed.append(("content-length", known[b"content-length"].decode()))
     return [*passed, *passage.headers.items(), *current_trace_headers().items()]
-
-
-def _response_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    lowered = [(name.lower(), value) for name, value in headers]
-    dropped = _NOT_FOR_CLIENTS | _named_by_connection(lowered)
-    return [(name, value) for name, value in lowered if name not in dropped]
-
-
-def _named_by_connection(headers: RawHeaders) -> set[bytes]:
-    return {
-        named.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for named in value.split(b",")
-    }
 
 
 def _is_plain_event_stream(response: aiohttp.ClientResponse) -> bool:
     return response.content_type == "text/event-stream" and "content-encoding" not in response.headers
-
-
-def _error_event() -> bytes:
-    """Give the event that tells of the end; the empty line closes an event that was cut."""
-    return (
-        b"\n\ndata: "
-        + json.dumps(ServiceUnavailable("The service broke off its answer.").body()).encode()
-        + b"\n\n"
-    )

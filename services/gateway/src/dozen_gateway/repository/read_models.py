@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
+import msgspec
 
 from dozen_chassis.postgres import FAILURES
 from dozen_gateway.domain.holds import Settlement, Settlements
@@ -17,10 +18,28 @@ from dozen_gateway.domain.state import Account, Deployment, Model, Price, Snapsh
 from dozen_gateway.repository.followed import CHANNEL, FollowedRepository
 from dozen_gateway.repository.keys import read_keys
 from dozen_gateway.repository.limits import account_limits
+from dozen_gateway.repository.notices import Change, is_notice, notices, read_notice
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.5
+
+# In one order, so that replicas do not wait for each other in a circle.
+_SAVE_ACCOUNTS = """
+    with newer as (
+        insert into accounts (id, available_nano_credits, version)
+        select * from unnest($1::text[], $2::bigint[], $3::bigint[]) order by 1
+        on conflict (id) do update
+        set available_nano_credits = excluded.available_nano_credits, version = excluded.version
+        where accounts.version < excluded.version returning 1
+    ), fresh as (
+        insert into settlements (request_id, lease_id, leased_nano_credits, tokens)
+        select * from unnest($4::text[], $5::text[], $6::bigint[], $7::bigint[]) order by 1
+        on conflict do nothing returning 1
+    )
+    select pg_notify($8, told) from unnest($9::text[]) as told
+    where exists (select from newer) or exists (select from fresh)
+"""
 
 Result = TypeVar("Result")
 
@@ -28,35 +47,27 @@ Result = TypeVar("Result")
 class ReadModelsRepository(FollowedRepository):
     """What other services have told of, and the reading of all that every replica follows."""
 
-    async def save_accounts(self, accounts: Mapping[str, Account]) -> None:
-        """Keep the accounts whose version is newer than what is kept."""
-        async with self.transaction() as tx:
-            rows = await tx.db.fetch(
-                "insert into accounts (id, available_nano_credits, version)"
-                # In one order, so that replicas do not wait for each other in a circle.
-                " select * from unnest($1::text[], $2::bigint[], $3::bigint[]) order by 1"
-                " on conflict (id) do update"
-                " set available_nano_credits = excluded.available_nano_credits, version = excluded.version"
-                " where accounts.version < excluded.version returning id",
-                list(accounts),
-                [account.available_nano_credits for account in accounts.values()],
-                [account.version for account in accounts.values()],
-            )
-            await tx.tell_replicas("accounts", [row["id"] for row in rows])
+    async def save_accounts(
+        self, accounts: Mapping[str, Account], settlements: Settlements | None = None
+    ) -> None:
+        """Keep the accounts whose version is newer than what is kept, and what became of requests.
 
-    async def save_settlements(self, settlements: Settlements) -> None:
-        """Keep what became of requests, for the replica that holds for each."""
-        async with self.transaction() as tx:
-            rows = await tx.db.fetch(
-                "insert into settlements (request_id, lease_id, leased_nano_credits, tokens)"
-                " select * from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) order by 1"
-                " on conflict do nothing returning request_id",
-                list(settlements),
-                [one.lease_id for one in settlements.values()],
-                [one.leased_nano_credits for one in settlements.values()],
-                [one.tokens for one in settlements.values()],
-            )
-            await tx.tell_replicas("settlements", [row["request_id"] for row in rows])
+        It is a single statement, and every replica is told all of it, so that none has to ask.
+        """
+        settled = settlements or {}
+        changes: list[Change] = [*accounts.items(), *settled.items()]
+        await self.db.execute(
+            _SAVE_ACCOUNTS,
+            list(accounts),
+            [account.available_nano_credits for account in accounts.values()],
+            [account.version for account in accounts.values()],
+            list(settled),
+            [one.lease_id for one in settled.values()],
+            [one.leased_nano_credits for one in settled.values()],
+            [one.tokens for one in settled.values()],
+            CHANNEL,
+            list(notices(changes)),
+        )
 
     async def settlements(self, request_ids: Collection[str]) -> dict[str, Settlement]:
         """Give what became of those requests that are settled; wait for the database where it is away."""
@@ -85,15 +96,21 @@ class ReadModelsRepository(FollowedRepository):
         """Keep a model, unless a later registration of it is kept."""
         async with self.transaction() as tx:
             rows = await tx.db.fetch(
-                "insert into models (id, capabilities, context_length, deployments, registered_at)"
-                " values ($1, $2, $3, $4, $5) on conflict (id) do update"
+                "insert into models (id, capabilities, context_length, deployments, fallbacks, cache_seconds,"
+                "  content_filter, registered_at)"
+                " values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (id) do update"
                 " set capabilities = excluded.capabilities, context_length = excluded.context_length,"
-                "  deployments = excluded.deployments, registered_at = excluded.registered_at"
+                "  deployments = excluded.deployments, fallbacks = excluded.fallbacks,"
+                "  cache_seconds = excluded.cache_seconds, content_filter = excluded.content_filter,"
+                "  registered_at = excluded.registered_at"
                 " where models.registered_at < excluded.registered_at returning id",
                 model.id,
                 sorted(model.capabilities),
                 model.context_length,
                 json.dumps([asdict(deployment) for deployment in model.deployments]),
+                model.fallbacks,
+                model.cache_seconds,
+                model.content_filter,
                 registered_at,
             )
             await tx.tell_replicas("models", [row["id"] for row in rows])
@@ -124,8 +141,11 @@ class ReadModelsRepository(FollowedRepository):
     async def changes(self) -> AsyncIterator[Snapshot]:
         """Give all there is, and then each change that any replica makes, without end."""
         async for payload in self._database.listen(CHANNEL):
-            changed = None if payload is None else json.loads(payload)
-            yield await self._patiently(partial(self.read, changed))
+            changed = {} if payload is None else msgspec.json.decode(payload)
+            if is_notice(changed):
+                yield read_notice(changed)
+            else:
+                yield await self._patiently(partial(self.read, None if payload is None else changed))
 
     async def read(self, changed: Mapping[str, Collection[str]] | None = None) -> Snapshot:
         """Read what has changed, by kind and ids; without, everything."""
@@ -135,14 +155,13 @@ class ReadModelsRepository(FollowedRepository):
 
         return Snapshot(
             whole=changed is None,
-            keys=await read_keys(self.db, ids("keys")),
-            accounts=await self._accounts(ids("accounts")),
+            keys={} if (keys := ids("keys")) == [] else await read_keys(self.db, keys),
+            accounts={} if changed is not None else await self._accounts(),
             models=await self._models(ids("models")),
             prices=await self._prices(ids("prices")),
             usable=await self._usable(ids("usable")),
             account_limits=await account_limits(self.db, ids("account_limits")),
-            # Settlements are only read for those who wait for them.
-            settled=None if changed is None else frozenset(changed.get("settlements", ())),
+            settled=None if changed is None else {},  # they are only read for those who wait for them
         )
 
     async def _patiently(self, read: Callable[[], Awaitable[Result]]) -> Result:
@@ -157,8 +176,8 @@ class ReadModelsRepository(FollowedRepository):
         """Run a query of the rows with these ids; None gives all of them."""
         return [] if ids == [] else await self.db.fetch(query, ids)
 
-    async def _accounts(self, ids: list[str] | None) -> dict[str, Account]:
-        rows = await self._fetch("select * from accounts where $1::text[] is null or id = any($1)", ids)
+    async def _accounts(self) -> dict[str, Account]:
+        rows = await self.db.fetch("select * from accounts")
         return {row["id"]: Account(row["available_nano_credits"], row["version"]) for row in rows}
 
     async def _models(self, ids: list[str] | None) -> dict[str, Model]:
@@ -190,4 +209,7 @@ def _model(row: Any) -> Model:
         capabilities=frozenset(row["capabilities"]),
         context_length=row["context_length"],
         deployments=tuple(Deployment(**deployment) for deployment in json.loads(row["deployments"])),
+        fallbacks=tuple(row["fallbacks"]),
+        cache_seconds=row["cache_seconds"],
+        content_filter=row["content_filter"],
     )

@@ -4,9 +4,8 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client import Counter, Histogram
 
@@ -14,11 +13,11 @@ from dozen_chassis.admission import Admission
 from dozen_chassis.errors import InvalidRequest
 from dozen_chassis.signing import derive_key
 from dozen_gateway.domain import rejections
-from dozen_gateway.domain.decision import Admitted, Facts, decide, identify
+from dozen_gateway.domain.decision import Admitted, Caller, Facts, decide, identify
 from dozen_gateway.domain.limits import Cost
 from dozen_gateway.domain.promises import Shortage
 from dozen_gateway.domain.rejections import Rejection
-from dozen_gateway.domain.route_table import ROUTES, Route
+from dozen_gateway.domain.route_table import ROUTES
 from dozen_gateway.domain.state import State
 from dozen_gateway.errors.decisions import CreditsUnavailable, LimitsUnavailable
 from dozen_gateway.service.holds import HoldService
@@ -55,8 +54,7 @@ class KeyLookup(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """What an admitted request is given on its way."""
 
     service: str
@@ -101,22 +99,28 @@ class DecisionService:
         self._draw = draw or Random()
         self._admitted = DECISIONS.labels("admitted", "")
 
-    async def identify(self, facts: Facts) -> Route | Rejection:
-        """Find the route of a request, or reject it, before its body is read."""
+    async def identify(self, facts: Facts) -> Caller | Rejection:
+        """Find who asks for which route, or reject a request, before its body is read."""
         caller = identify(facts, self._state, self._clock())
-        if await self._has_news(caller, facts):
-            caller = identify(facts, self._state, self._clock())
         if isinstance(caller, Rejection):
-            return _count(caller)
-        return caller.route
+            if await self._has_news(caller, facts):
+                caller = identify(facts, self._state, self._clock())
+            if isinstance(caller, Rejection):
+                return _count(caller)
+        return caller
 
     async def decide(
-        self, facts: Facts, request_id: str, lifetime: float = DEFAULT_LIFETIME_SECONDS
+        self,
+        facts: Facts,
+        request_id: str,
+        lifetime: float = DEFAULT_LIFETIME_SECONDS,
+        *,
+        caller: Caller | None = None,
     ) -> Passage | Rejection:
         """Admit or reject a request, which is charged under the id; `lifetime` is in seconds.
 
         What the request may cost is held from then on, until it is settled or `finish` says that it was
-        never sent.
+        never sent. Where `identify` has found its caller, it is not looked for again.
         """
         if not _REQUEST_ID.fullmatch(request_id):
             raise InvalidRequest(
@@ -125,8 +129,8 @@ class DecisionService:
         if lifetime <= 0:
             raise InvalidRequest("An admission must live for some time.", param="time_to_live")
         lifetime = min(lifetime, LONGEST_LIFETIME_SECONDS)
-        decision = self._decide(facts)
-        if await self._has_news(decision, facts):
+        decision = self._decide(facts, caller)
+        if isinstance(decision, Rejection) and await self._has_news(decision, facts):
             decision = self._decide(facts)
         if isinstance(decision, Shortage):
             return await self._decide_in_turn(facts, request_id, lifetime, decision)
@@ -136,12 +140,12 @@ class DecisionService:
         """Note that an admitted request has ended, or that no service was given it."""
         self._holds.finish(request_id, unsent=unsent)
 
-    async def _has_news(self, decision: object, facts: Facts) -> bool:
-        is_refused = isinstance(decision, Rejection) and decision.code == rejections.WRONG_KEY
-        return is_refused and facts.api_key != "" and await self._lookup.look_up(facts.api_key)
+    async def _has_news(self, rejection: Rejection, facts: Facts) -> bool:
+        is_refused = rejection.code == rejections.WRONG_KEY and facts.api_key != ""
+        return is_refused and await self._lookup.look_up(facts.api_key)
 
-    def _decide(self, facts: Facts) -> Admitted | Rejection | Shortage:
-        return decide(facts, self._state, self._clock(), self._monotonic(), self._draw)
+    def _decide(self, facts: Facts, caller: Caller | None = None) -> Admitted | Rejection | Shortage:
+        return decide(facts, self._state, self._clock(), self._monotonic(), self._draw, caller)
 
     async def _decide_in_turn(
         self, facts: Facts, request_id: str, lifetime: float, shortage: Shortage
@@ -176,23 +180,15 @@ class DecisionService:
             return _count(decision)
         self._admitted.inc()
         self._holds.open(request_id, decision, lifetime)
+        if decision.deployments and lifetime <= DEFAULT_LIFETIME_SECONDS:  # others are sent at another time
+            self._state.loads.begin(request_id, decision.deployments[0].id, self._monotonic())
         if decision.promise.purse is not None:
             self._leases.top_up(decision.promise.purse)
         return self._passage(decision, f"{facts.method} {facts.path}", request_id, lifetime)
 
     def _passage(self, admitted: Admitted, operation: str, request_id: str, lifetime: float) -> Passage:
-        facts = {}
         promise = admitted.promise
-        if admitted.model is not None and admitted.price is not None:
-            facts = {
-                "model": admitted.model,
-                "deployments": ",".join([deployment.id for deployment in admitted.deployments]),
-                "price": admitted.price,
-                **promise.facts,
-            }
-            if promise.purse is not None and promise.purse.lease is not None:
-                facts["reservation"] = promise.purse.lease.id
-        admission = Admission(admitted.account, admitted.key, request_id, operation, facts)
+        admission = Admission(admitted.account, admitted.key, request_id, operation, admitted.facts)
         return Passage(
             service=admitted.service,
             address=(

@@ -18,6 +18,7 @@ OPEN = Gauge("dozen_gateway_open_holds", "Requests that are promised credits or 
 OLDEST = Gauge("dozen_gateway_oldest_hold_seconds", "Age of the oldest open hold.")
 HELD = Gauge("dozen_gateway_held_nano_credits", "Nano-credits promised to requests that are not settled.")
 CLOSED = Counter("dozen_gateway_closed_holds", "Holds closed, by what ended them.", ["reason"])
+_CLOSED = {reason: CLOSED.labels(reason) for reason in ("settled", "unsent", "expired")}
 EXCEEDED = Counter("dozen_gateway_exceeded_holds", "Requests that cost more than was held for them.")
 
 
@@ -66,16 +67,19 @@ class HoldService:
             lease = promise.purse.lease
             promise.purse.used_at = now
         self.finish(request_id)  # decided on before, and not sent yet
-        taken = self._state.permits.take(promise.costs)
-        if slots := tuple(cost for cost in taken if cost.subject.measure is Measure.CONCURRENT):
-            self._slots[request_id] = slots
+        tokens: tuple[Cost, ...] = ()
+        if promise.costs:
+            taken = self._state.permits.take(promise.costs)
+            tokens = tuple([cost for cost in taken if cost.subject.measure is Measure.TOKENS])
+            if slots := tuple([cost for cost in taken if cost.subject.measure is Measure.CONCURRENT]):
+                self._slots[request_id] = slots
         holds = self._state.holds
         holds.open(
             Hold(
                 request_id=request_id,
                 lease=lease,
                 nano_credits=promise.nano_credits,
-                costs=taken,
+                costs=tokens,
                 opened_at=self._clock(),
                 expires_at=holds.time + lifetime + self._longest_request,
             )
@@ -83,6 +87,7 @@ class HoldService:
 
     def finish(self, request_id: str, *, unsent: bool = False) -> None:
         """Note that a request has ended; one that no service was given has cost nothing."""
+        self._state.loads.end(request_id)
         if slots := self._slots.pop(request_id, None):
             self._allowance.finish(slots, 0)
         if unsent:
@@ -90,8 +95,10 @@ class HoldService:
 
     def settle(self, settlements: Settlements) -> None:
         """Close the holds of requests that are settled; of what they were promised the rest is free."""
-        for request_id in settlements.keys() & self._state.holds.ids():
-            self._close(request_id, "settled", settlements[request_id])
+        waiting = self._state.holds.ids()
+        for request_id, settlement in settlements.items():
+            if request_id in waiting:
+                self._close(request_id, "settled", settlement)
 
     async def sweep(self) -> None:
         """Give up the holds that are too old, and tell how old the others are."""
@@ -110,7 +117,7 @@ class HoldService:
         hold = self._state.holds.close(request_id, settlement)
         if hold is None:
             return
-        CLOSED.labels(reason).inc()
+        _CLOSED[reason].inc()
         if settlement is not None and settlement.leased_nano_credits > hold.nano_credits:
             EXCEEDED.inc()
             log.error("a request cost more than was held for it", extra={"request": request_id})

@@ -26,8 +26,10 @@ _MANY_KEYS = 10_000
 class ReadModels(Protocol):
     """The read models of the database; each change is told to every replica."""
 
-    async def save_accounts(self, accounts: Mapping[str, Account]) -> None:
-        """Keep the accounts whose version is newer than what is kept."""
+    async def save_accounts(
+        self, accounts: Mapping[str, Account], settlements: Settlements | None = None
+    ) -> None:
+        """Keep the accounts whose version is newer than what is kept, and what became of requests."""
         ...
 
     async def save_model(self, model: Model, registered_at: datetime) -> None:
@@ -40,10 +42,6 @@ class ReadModels(Protocol):
 
     async def save_health(self, deployment_id: str, usable: bool, observed_at: datetime) -> None:
         """Keep whether a deployment may take requests, unless a later observation is kept."""
-        ...
-
-    async def save_settlements(self, settlements: Settlements) -> None:
-        """Keep what became of requests."""
         ...
 
     async def settlements(self, request_ids: Collection[str]) -> dict[str, Settlement]:
@@ -82,13 +80,11 @@ class ReadModelService:
         self._max_age = max_age
         self._clock = clock
 
-    async def record_accounts(self, accounts: Mapping[str, Account]) -> None:
-        """Take over balances."""
-        await self._store.save_accounts(accounts)
-
-    async def record_settlements(self, settlements: Settlements) -> None:
-        """Take over what became of requests, for the replica that holds credits for each."""
-        await self._store.save_settlements(settlements)
+    async def record_accounts(
+        self, accounts: Mapping[str, Account], settlements: Settlements | None = None
+    ) -> None:
+        """Take over balances, and what became of requests, for the replica that holds credits for each."""
+        await self._store.save_accounts(accounts, settlements)
 
     async def forget_settlements(self) -> None:
         """Drop settlements that no hold waits for any more."""
@@ -123,10 +119,11 @@ class ReadModelService:
             KEYS.set(len(self._state.keys))
             ACCOUNTS.set(len(self._state.accounts))
 
-    async def _settle(self, settled: Collection[str] | None) -> None:
-        waiting = self._state.holds.ids()
-        if ids := list(waiting if settled is None else waiting & settled):
-            self._holds.settle(await self._store.settlements(ids))
+    async def _settle(self, settled: Settlements | None) -> None:
+        if settled is None:
+            waiting = list(self._state.holds.ids())
+            settled = await self._store.settlements(waiting) if waiting else {}
+        self._holds.settle(settled)
 
     async def ping(self) -> None:
         """Raise until the state has been loaded."""
