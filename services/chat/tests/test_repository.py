@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ async def test_an_event_is_handled_once(requests: Requests) -> None:
     assert not await requests.is_handled("two")
 
 
-async def test_what_is_old_enough_is_forgotten_in_batches(requests: Requests, outcome: Outcome) -> None:
+async def test_what_is_old_enough_is_forgotten_in_batches(requests: Any, outcome: Outcome) -> None:
     await requests.record([outcome] * 3)
     assert await requests.forget(timedelta(hours=1), 10) == 0
     assert await requests.forget(timedelta(), 2) == 2
@@ -53,7 +54,9 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
 ) -> None:
     refused = replace(outcome, status=400, ending="bad", quantities={}, first_byte_seconds=None)
     entries = [Entry(one.usage_record(), one) for one in (outcome, refused)]
-    await write(RequestRepository(database), [*entries, Entry(refused.usage_record())])
+    repository, history = RequestRepository(database), list[Outcome]()
+    await write(repository, [*entries, Entry(refused.usage_record())], history.append)
+    await repository.record(history)
     rows = await database.pool.fetch("select * from requests order by id")
     assert [dict(row) | {"id": 0, "created_at": None} for row in rows] == [
         {
@@ -62,6 +65,7 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
             "account_id": "acme",
             "key_id": "key1",
             "model": "smollm2-135m-instruct",
+            "deployment_id": "smollm2-chat",
             "stream": True,
             "status": 200,
             "ending": "stop",
@@ -77,6 +81,7 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
             "account_id": "acme",
             "key_id": "key1",
             "model": "smollm2-135m-instruct",
+            "deployment_id": "smollm2-chat",
             "stream": True,
             "status": 400,
             "ending": "bad",
@@ -97,10 +102,11 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
 @pytest.mark.integration
 async def test_what_a_task_came_to_is_written_once(database: Database, outcome: Outcome) -> None:
     report = TaskReported(task_id="job_1")
+    repository, history = RequestRepository(database), list[Outcome]()
     for delivery in ("one", "one", "two"):
         entry = Entry(outcome.usage_record(), outcome, report, delivery)
-        await write(RequestRepository(database), [entry])
-    await write(RequestRepository(database), [Entry(None, outcome)])  # it will be tried again
+        await write(repository, [entry], history.append)
+    await write(repository, [Entry(None, outcome)], history.append)  # it will be tried again
     subjects = [row["subject"] for row in await database.pool.fetch("select subject from outbox")]
     assert sorted(subjects) == ["dozen.credits.v1.UsageReported"] * 2 + ["dozen.jobs.v1.TaskReported"] * 2
-    assert await database.pool.fetchval("select count(*) from requests") == 4
+    assert history == [outcome] * 4

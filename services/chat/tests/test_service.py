@@ -19,6 +19,8 @@ from dozen_chassis.events import Delivery
 from dozen_chat.service.completions import OPERATION, ChatService
 from dozen_chat.service.log import Entry, write
 from dozen_chat.service.tasks import ChatWorker
+from dozen_inference.cache import ResponseCache
+from dozen_inference.filter import ContentFilter
 from dozen_inference.generation import Generator
 from dozen_inference.upstream import (
     Upstream,
@@ -28,6 +30,7 @@ from dozen_inference.upstream import (
     UpstreamTimeout,
 )
 from dozen_testing.http import Signer
+from dozen_testing.inference import AnswersInMemory, OneUpstream, WordModerator
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 ANSWER = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}'
@@ -83,7 +86,7 @@ class FakeLog:
 
     async def put(self, entry: Entry) -> None:
         self.writes += 1
-        await write(self.requests, [entry])
+        await write(self.requests, [entry], self.requests.outcomes.append)
 
 
 @dataclass
@@ -125,8 +128,15 @@ def stage(fake_requests: Any, signer: Signer) -> Stage:
     upstream = FakeUpstream()
     log = FakeLog(fake_requests)
     limits = {"first_byte_seconds": 10.0, "answer_seconds": 60.0}
-    generator = Generator(upstream, "/v1/chat/completions", "chat", most_requests=1, **limits)
-    chat = ChatService(generator, fake_requests, log, most_choices=1)
+    generator = Generator(OneUpstream(upstream), "/v1/chat/completions", "chat", most_requests=1, **limits)
+    chat = ChatService(
+        generator,
+        fake_requests,
+        log,
+        ResponseCache(AnswersInMemory(), lifetime=timedelta(hours=1)),
+        ContentFilter(WordModerator()),
+        most_choices=1,
+    )
     worker = ChatWorker(generator, fake_requests, log, admission_key=signer.key, most_choices=1)
     return Stage(upstream, fake_requests, chat, worker, signer)
 

@@ -37,14 +37,16 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
 ) -> None:
     refused = replace(outcome, status=400, ending="bad", quantities={}, first_byte_seconds=None)
     entries = [Entry(one.usage_record(), one) for one in (outcome, refused)]
-    await write(RequestRepository(database), [*entries, Entry(refused.usage_record())])
+    repository, history = RequestRepository(database), list[Outcome]()
+    await write(repository, [*entries, Entry(refused.usage_record())], history.append)
+    await repository.record(history)
     rows = await database.pool.fetch(
-        "select request_id, status, ending, input_tokens, output_tokens, milliseconds,"
+        "select request_id, deployment_id, status, ending, input_tokens, output_tokens, milliseconds,"
         " first_byte_milliseconds from requests order by id"
     )
     assert [tuple(row) for row in rows] == [
-        ("req_1", 200, "length", 7, 3, 1234, 1200),
-        ("req_1", 400, "bad", 0, 0, 1234, None),
+        ("req_1", "smollm2-completion", 200, "length", 7, 3, 1234, 1200),
+        ("req_1", "smollm2-completion", 400, "bad", 0, 0, 1234, None),
     ]
     (payload,) = [row["payload"] for row in await database.pool.fetch("select payload from outbox")]
     record, *unused = UsageReported.FromString(payload).records
@@ -55,9 +57,10 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
 
 async def test_nothing_is_reported_of_a_request_without_a_price(database: Database, outcome: Outcome) -> None:
     free = replace(outcome, admission=replace(outcome.admission, facts={}), quantities={})
-    await write(RequestRepository(database), [Entry(free.usage_record(), free)])
+    history: list[Outcome] = []
+    await write(RequestRepository(database), [Entry(free.usage_record(), free)], history.append)
     assert await database.pool.fetchval("select count(*) from outbox") == 0
-    assert await database.pool.fetchval("select count(*) from requests") == 1
+    assert history == [free]
 
 
 async def test_what_is_old_enough_is_forgotten_in_batches(database: Database, outcome: Outcome) -> None:

@@ -1,7 +1,7 @@
 """Use cases of the completion service, on an upstream that repeats what it is asked."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -14,9 +14,12 @@ from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.admission import Admission
 from dozen_chassis.errors import InvalidRequest
 from dozen_completion.service import CompletionService, Entry, write
+from dozen_inference.cache import ResponseCache
+from dozen_inference.filter import ContentFilter
 from dozen_inference.generation import Generator
 from dozen_inference.outcome import Outcome
 from dozen_inference.upstream import Upstream, UpstreamAnswer
+from dozen_testing.inference import AnswersInMemory, OneUpstream, WordModerator
 
 
 class Echo(UpstreamAnswer):
@@ -55,18 +58,11 @@ class FakeRequests:
     outcomes: list[Outcome] = field(default_factory=list)
     events: list[Message] = field(default_factory=list)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["FakeRequests"]:
-        yield self
-
-    async def record(self, outcomes: Sequence[Outcome]) -> None:
-        self.outcomes += outcomes
-
-    async def emit(self, event: Message) -> None:
+    async def emit(self, event: Message, *, may_merge: bool = False) -> None:
         self.events.append(event)
 
     async def put(self, entry: Entry) -> None:
-        await write(self, [entry])
+        await write(self, [entry], self.outcomes.append)
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
         forgotten = min(2, len(self.outcomes))  # as if batches were small
@@ -87,14 +83,21 @@ def upstream() -> EchoUpstream:
 @pytest.fixture
 def completion(requests: FakeRequests, upstream: EchoUpstream) -> CompletionService:
     generator = Generator(
-        upstream,
+        OneUpstream(upstream),
         "/v1/completions",
         "text_completion",
         most_requests=1,
         first_byte_seconds=5,
         answer_seconds=5,
     )
-    return CompletionService(generator, requests, requests, most_choices=1)
+    return CompletionService(
+        generator,
+        requests,
+        requests,
+        ResponseCache(AnswersInMemory(), lifetime=timedelta(hours=1)),
+        ContentFilter(WordModerator()),
+        most_choices=1,
+    )
 
 
 async def answer(completion: CompletionService, admission: Admission, body: Any) -> bytes:

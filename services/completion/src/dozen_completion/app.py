@@ -7,7 +7,6 @@ from starlette.middleware import Middleware
 from dozen.completion.v1 import completion_service_pb2, completion_service_pb2_grpc
 from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen_chassis.app import App, Resources
-from dozen_chassis.consumer import bind
 from dozen_chassis.grpc import GrpcService
 from dozen_chassis.outbox import GroupCommit
 from dozen_completion import routes
@@ -16,40 +15,35 @@ from dozen_completion.service import PATH, CompletionService, Entry, write
 from dozen_completion.servicer import CompletionServicer
 from dozen_completion.settings import Settings
 from dozen_inference.generation import Generator
-from dozen_inference.replay import HANDLERS as RECOUNT
-from dozen_inference.replay import UsageReplay
+from dozen_inference.outcome import HISTORY_SECONDS, Outcome
+from dozen_inference.serving import open_proxy
 from dozen_inference.settlement import FollowedRequests, Settlements
-from dozen_inference.upstream import Upstream
 
 
 async def create_app(settings: Settings, stack: Resources) -> App:
     """Build the service."""
     database = await stack.postgres(settings.postgres_dsn, keeps=[UsageReported])
-    stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
+    bus = stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
     requests = RequestRepository(database)
-    commits: GroupCommit[Entry] = stack.group_commit(lambda entries: write(requests, entries))
+    history: GroupCommit[Outcome] = stack.group_commit(requests.record, window=HISTORY_SECONDS)
+    commits: GroupCommit[Entry] = stack.group_commit(lambda entries: write(requests, entries, history.add))
     log: Settlements[Entry] = Settlements(commits.put, unused=Entry)
-    upstream = await stack.enter(
-        Upstream.open(
-            settings.inference_url,
-            connect_seconds=settings.connect_seconds,
-            idle_seconds=settings.idle_seconds,
-        )
-    )
-    stack.ping("inference", upstream.ping, optional=True)
+    proxy = await open_proxy(settings, stack, database, bus)
     generator = Generator(
-        upstream,
+        proxy.deployments,
         PATH,
         "text_completion",
         most_requests=settings.max_requests,
         first_byte_seconds=settings.first_byte_seconds,
         answer_seconds=settings.answer_seconds,
     )
-    completion = CompletionService(generator, requests, log, most_choices=settings.max_choices)
+    completion = CompletionService(
+        generator, requests, log, proxy.cache, proxy.content_filter, most_choices=settings.max_choices
+    )
     stack.every("forget requests", timedelta(hours=1), lambda: completion.forget(settings.log_retention))
     admission_key = bytes.fromhex(settings.admission_key.get_secret_value())
     return App(
-        plain_routes=routes.routes(completion),
+        hot_paths=routes.hot_paths(completion, log),
         middleware=[Middleware(FollowedRequests, settlements=log)],
         admission_key=admission_key,
         grpc=[
@@ -59,5 +53,5 @@ async def create_app(settings: Settings, stack: Resources) -> App:
                 CompletionServicer(completion, log, admission_key),
             )
         ],
-        subscriptions=bind(RECOUNT, UsageReplay(stack.service, database)),
+        subscriptions=proxy.subscriptions,
     )

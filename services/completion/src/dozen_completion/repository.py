@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from dozen_chassis.postgres import Repository
 from dozen_inference.outcome import Outcome
+from dozen_inference.usage import first_choice
 
 
 class RequestRepository(Repository):
@@ -12,15 +13,17 @@ class RequestRepository(Repository):
 
     async def record(self, outcomes: Sequence[Outcome]) -> None:
         """Log what came of requests."""
+        answered = [outcome.served or first_choice(outcome.admission) for outcome in outcomes]
         await self.db.execute(
-            "insert into requests (request_id, account_id, key_id, model, stream, status, ending,"
-            "  input_tokens, output_tokens, milliseconds, first_byte_milliseconds)"
-            " select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::int2[],"
-            "  $7::text[], $8::int8[], $9::int8[], $10::int8[], $11::int8[])",
+            "insert into requests (request_id, account_id, key_id, model, deployment_id, stream, status,"
+            "  ending, input_tokens, output_tokens, milliseconds, first_byte_milliseconds)"
+            " select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bool[],"
+            "  $7::int2[], $8::text[], $9::int8[], $10::int8[], $11::int8[], $12::int8[])",
             [outcome.admission.request_id for outcome in outcomes],
             [outcome.admission.account for outcome in outcomes],
             [outcome.admission.key for outcome in outcomes],
-            [outcome.admission.facts.get("model", "") for outcome in outcomes],
+            [served.model for served in answered],
+            [served.deployment for served in answered],
             [outcome.stream for outcome in outcomes],
             [outcome.status for outcome in outcomes],
             [outcome.ending for outcome in outcomes],

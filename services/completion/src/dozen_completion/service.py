@@ -1,7 +1,6 @@
 """The use cases of the completion service."""
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -10,8 +9,10 @@ from google.protobuf.message import Message
 
 from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.admission import Admission
+from dozen_inference.cache import ResponseCache, wish
+from dozen_inference.filter import ContentFilter, is_filtered
 from dozen_inference.generation import Answer, Generator
-from dozen_inference.hold import most_tokens
+from dozen_inference.hold import is_capped, most_tokens
 from dozen_inference.outcome import Outcome
 from dozen_inference.request import prepare
 from dozen_inference.usage import usage_reported
@@ -32,23 +33,11 @@ class Entry:
     """Of a request that was sent upstream."""
 
 
-class Transaction(Protocol):
-    """What is written together."""
-
-    async def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Log what came of requests."""
-        ...
-
-    async def emit(self, event: Message) -> None:
-        """Publish an event."""
-        ...
-
-
 class Requests(Protocol):
     """The log of requests."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Write several things together."""
+    async def emit(self, event: Message, *, may_merge: bool = False) -> None:
+        """Publish an event; one that `may_merge` a little later, as one with others."""
         ...
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
@@ -64,28 +53,51 @@ class Log(Protocol):
         ...
 
 
-async def write(requests: Requests, entries: list[Entry]) -> None:
-    """Write the entries of many requests in one transaction."""
-    async with requests.transaction() as transaction:
-        if outcomes := [entry.outcome for entry in entries if entry.outcome]:
-            await transaction.record(outcomes)
-        if used := [entry.usage for entry in entries if entry.usage]:
-            await transaction.emit(usage_reported(used))
+async def write(requests: Requests, entries: list[Entry], history: Callable[[Outcome], None]) -> None:
+    """Write the entries of many requests: what they used, in one statement.
+
+    What came of a request goes into the history, which is written later and need not be complete.
+    """
+    for entry in entries:
+        if entry.outcome is not None:
+            history(entry.outcome)
+    if used := [entry.usage for entry in entries if entry.usage]:
+        await requests.emit(usage_reported(used), may_merge=True)
 
 
 class CompletionService:
     """Completes texts."""
 
-    def __init__(self, generator: Generator, requests: Requests, log: Log, *, most_choices: int) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        requests: Requests,
+        log: Log,
+        cache: ResponseCache,
+        content_filter: ContentFilter,
+        *,
+        most_choices: int,
+    ) -> None:
         self._generator = generator
         self._requests = requests
         self._log = log
+        self._cache = cache
+        self._filter = content_filter
         self._most_choices = most_choices
 
-    def complete(self, admitted: Admission, body: bytes) -> Answer:
-        """Answer a request body of `POST /v1/completions`."""
-        request = prepare(body, "prompt", most_choices=self._most_choices, most_tokens=most_tokens(admitted))
-        return self._generator.answer(admitted, request, self._settle)
+    def complete(self, admitted: Admission, body: bytes, cache: str = "") -> Answer:
+        """Answer a request body of `POST /v1/completions`; `cache` is what the client wants of it."""
+        request = prepare(
+            body,
+            "prompt",
+            most_choices=self._most_choices,
+            most_tokens=most_tokens(admitted),
+            is_capped=is_capped(admitted),
+        )
+        answer = self._generator.answer(admitted, request, self._settle)
+        if is_filtered(admitted):
+            answer = self._filter.answer(admitted, body, answer)
+        return self._cache.answer(admitted, body, request, wish(admitted, cache), answer, self._settle)
 
     async def forget(self, older_than: timedelta) -> None:
         """Drop log entries of that age."""

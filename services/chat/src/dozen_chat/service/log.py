@@ -1,6 +1,6 @@
 """What is kept of each request: what came of it, and what it used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,12 +30,8 @@ class Entry:
 class Transaction(Protocol):
     """What is written together."""
 
-    async def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Log what came of requests."""
-        ...
-
-    async def emit(self, event: Message) -> None:
-        """Publish an event."""
+    async def emit(self, event: Message, *, may_merge: bool = False) -> None:
+        """Publish an event; one that `may_merge` a little later, as one with others."""
         ...
 
     async def first_delivery(self, event_id: str) -> bool:
@@ -67,11 +63,19 @@ class Log(Protocol):
         ...
 
 
-async def write(requests: Requests, entries: list[Entry]) -> None:
-    """Write the entries of many requests in one transaction; what a task used and came to, once."""
+async def write(requests: Requests, entries: list[Entry], history: Callable[[Outcome], None]) -> None:
+    """Write the entries of many requests: what they used, and what tasks came to, once.
+
+    What came of a request goes into the history, which is written later and need not be complete.
+    """
+    for entry in entries:
+        if entry.outcome is not None:
+            history(entry.outcome)
+    if not any(entry.delivery_id or entry.report for entry in entries):
+        if used := [entry.usage for entry in entries if entry.usage]:
+            await requests.emit(usage_reported(used), may_merge=True)  # one statement, no transaction
+        return
     async with requests.transaction() as transaction:
-        if outcomes := [entry.outcome for entry in entries if entry.outcome]:
-            await transaction.record(outcomes)
         used = []
         for entry in entries:
             if entry.delivery_id and not await transaction.first_delivery(entry.delivery_id):

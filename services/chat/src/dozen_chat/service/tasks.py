@@ -19,7 +19,7 @@ from dozen_chat.service.completions import OPERATION
 from dozen_chat.service.log import Entry, Log, Requests
 from dozen_inference.departure import ClientLeft
 from dozen_inference.generation import Generator
-from dozen_inference.hold import is_priced, most_tokens
+from dozen_inference.hold import is_capped, is_priced, most_tokens
 from dozen_inference.outcome import Outcome
 from dozen_inference.request import prepare
 from dozen_inference.usage import usage_record
@@ -56,6 +56,7 @@ class ChatWorker:
                 "messages",
                 most_choices=self._most_choices,
                 most_tokens=most_tokens(admitted),
+                is_capped=is_capped(admitted),
                 may_stream=False,
             )
         except ServiceError as error:

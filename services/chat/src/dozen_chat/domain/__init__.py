@@ -1,0 +1,1 @@
+"""What the chat service is about: pure rules, by noun."""
