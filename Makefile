@@ -1,7 +1,7 @@
 # Every target is one script in scripts/; `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help up down status logs restart reconcile clean setup protos lock run migrate format lint types \
-        charts test test-contract test-e2e chaos simulate bench check image
+        charts test test-contract test-e2e test-vllm chaos simulate routing bench check image
 
 ##@ Run the platform
 up:            ## Start everything here (MODELS=chat: fewer models; PORT_OFFSET=1000: other ports)
@@ -47,11 +47,15 @@ test-contract: ## Run the official client and every caller against the real serv
 	@scripts/test contract
 test-e2e:      ## Run the journeys, against DOZEN_URL or a platform of their own
 	@scripts/test e2e
+test-vllm:     ## Run chat and completion on a real vLLM for the CPU, which is installed first
+	@scripts/test vllm
 chaos:         ## Kill parts of a platform under load (KILLS=100, SEED=7), then check its books
 	@scripts/chaos
 simulate:      ## Play credits, gateway and a bad network through from seeds (SEEDS=5000)
 	@scripts/simulate
-bench:         ## Measure (ONLY="decide rating"); writes .dozen/bench/latest.json
+routing:       ## Play the choice of replicas through, beside other policies (ARGS="--seeds 5")
+	@scripts/routing $(ARGS)
+bench:         ## Measure (ONLY="edge decide", PEERS=nginx, QUICK=1); writes .dozen/bench/latest.json
 	@scripts/bench
 check:         ## Run all that CI runs: lint, types, charts, test
 	@scripts/check

@@ -8,6 +8,10 @@ from pathlib import Path
 from rich.table import Table
 
 
+class CannotMeasure(Exception):
+    """Something that a benchmark needs is not to be had here; the message says what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How much to measure."""
@@ -16,6 +20,10 @@ class Effort:
     """Of each variant, in turns; a figure is the median of them."""
     scale: float = 1.0
     """Part of the full number of keys, records and seconds."""
+    peers: Sequence[str] = ()
+    """Other proxies to measure beside ours, by the names of `bench.peers`."""
+    requests: int = 100_000
+    """How many a soak sends, whatever the scale."""
 
     def of(self, number: int) -> int:
         """Give the number to measure with where that is the full one."""

@@ -60,14 +60,16 @@ def on_core(number: int | None) -> Iterator[None]:
 
 def cpu_seconds(pid: int) -> float:
     """Give the CPU time that a process and its children have used."""
+    return sum(times.user + times.system for times in (one.cpu_times() for one in family(pid)))
+
+
+def resident_mebibytes(pid: int | None = None) -> float:
+    """Give the memory that a process and its children have; that of this process where none is named."""
+    processes = [psutil.Process()] if pid is None else family(pid)
+    return float(sum(one.memory_info().rss for one in processes) / 2**20)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """Give a process and its children."""
     process = psutil.Process(pid)
-    total = 0.0
-    for one in (process, *process.children(recursive=True)):
-        with_times = one.cpu_times()
-        total += with_times.user + with_times.system
-    return total
-
-
-def resident_mebibytes() -> float:
-    """Give the memory that this process has."""
-    return float(psutil.Process().memory_info().rss / 2**20)
+    return [process, *process.children(recursive=True)]

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from bench.rounds import REST_CORE, SERVER_CORE, on_core
 from dozen_chassis.migrate import migrate, migrations_directory
@@ -15,12 +17,18 @@ from journey import unstarted_platform
 
 
 @contextmanager
-def databases_and_nats(services: Sequence[str], *, core: int | None = REST_CORE) -> Iterator[Platform]:
+def databases_and_nats(
+    services: Sequence[str],
+    *,
+    core: int | None = REST_CORE,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
+) -> Iterator[Platform]:
     """Run PostgreSQL, with the databases of some services, and NATS for the block; stop all at its end.
 
     PostgreSQL waits for the disk at every commit and NATS at every message, as wherever money is kept.
+    `settings` are further environment variables of services, by their names.
     """
-    with unstarted_platform() as platform:
+    with unstarted_platform(settings) as platform:
         with on_core(core):
             platform.nats.start()
             platform.postgres.start()
@@ -28,11 +36,11 @@ def databases_and_nats(services: Sequence[str], *, core: int | None = REST_CORE)
         yield platform
 
 
-def start(process: Process, *, core: int | None = SERVER_CORE) -> int:
+def start(process: Process, *, core: int | None = SERVER_CORE, ready_seconds: float = 60) -> int:
     """Start a process and wait until it serves; give its id."""
     with on_core(core):
         process.start()
-    process.wait_until_ready()
+    process.wait_until_ready(ready_seconds)
     assert process.pid is not None
     return process.pid
 
@@ -61,6 +69,37 @@ def program(
         yield process
     finally:
         process.stop()
+
+
+@contextmanager
+def running(
+    name: str,
+    command: Sequence[str],
+    *,
+    is_ready: Callable[[], bool],
+    core: int | None = SERVER_CORE,
+    environment: Mapping[str, str] | None = None,
+    ready_seconds: float = 60,
+) -> Iterator[int]:
+    """Run a program that is none of our services for the block, and give the id of its process."""
+    with tempfile.TemporaryDirectory(prefix="dozen-bench-") as directory:
+        home = Path(directory)
+        environment = {**plain_environment(), **(environment or {})}
+        program = Program(name, command, is_ready, environment=environment, stop_seconds=5)
+        process = Process(program, home / "pid", home / "log")
+        try:
+            yield start(process, core=core, ready_seconds=ready_seconds)
+        finally:
+            process.stop()
+
+
+def plain_environment() -> dict[str, str]:
+    """Give an environment without what is ours."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV") and not name.startswith(("DOZEN_", "OPENAI_"))
+    }
 
 
 async def _create_databases(platform: Platform, services: Sequence[str]) -> None:

@@ -112,7 +112,7 @@ def test_a_library_is_one_noun_a_module(library: str) -> None:
     for path in modules:
         assert _lines(path) <= 250, f"{path.relative_to(ROOT)} is too long"
     if library == "chassis":
-        assert sum(map(_lines, modules)) <= 2250, "the chassis has grown a second purpose"
+        assert sum(map(_lines, modules)) <= 2600, "the chassis has grown a second purpose"
 
 
 def test_no_package_has_code_in_its_init() -> None:

@@ -124,7 +124,7 @@ class UnsettledHolds(HoldService):
 
     def settle(self, settlements: Settlements) -> None:
         super().settle(
-            {request_id: replace(one, leased_nano_credits=0) for request_id, one in settlements.items()}
+            {request_id: one._replace(leased_nano_credits=0) for request_id, one in settlements.items()}
         )
 
 

@@ -109,30 +109,29 @@ class Session:
         return Snapshot(
             keys={key_id: self._tables.catalogue.keys[key_id] for key_id in changed.get("keys", ())},
             accounts={name: self._tables.accounts[name] for name in changed.get("accounts", ())},
-            settled=frozenset(changed.get("settlements", ())),
+            settled={
+                request_id: self._tables.settlements[request_id]
+                for request_id in changed.get("settlements", ())
+            },
         )
 
     async def _return(self) -> None:
         while self._world.time < self._away_until:
             await self._world.wait(self._away_until - self._world.time)
 
-    async def save_accounts(self, accounts: Mapping[str, Account]) -> None:
+    async def save_accounts(
+        self, accounts: Mapping[str, Account], settlements: Settlements | None = None
+    ) -> None:
         await self._world.pause(0.2, 0.1)
-        kept = self._tables.accounts
+        kept, settled = self._tables.accounts, self._tables.settlements
         newer = [
             name for name, one in accounts.items() if name not in kept or kept[name].version < one.version
         ]
         kept.update({name: accounts[name] for name in newer})
-        if newer:
-            self._tables.tell({"accounts": newer})
-
-    async def save_settlements(self, settlements: Settlements) -> None:
-        await self._world.pause(0.2, 0.1)
-        kept = self._tables.settlements
-        fresh = [request_id for request_id in settlements if request_id not in kept]
-        kept.update({request_id: settlements[request_id] for request_id in fresh})
-        if fresh:
-            self._tables.tell({"settlements": fresh})
+        fresh = [request_id for request_id in settlements or {} if request_id not in settled]
+        settled.update({request_id: (settlements or {})[request_id] for request_id in fresh})
+        if newer or fresh:
+            self._tables.tell({"accounts": list(accounts), "settlements": list(settlements or {})})
 
     async def settlements(self, request_ids: Collection[str]) -> dict[str, Settlement]:
         await self._return()

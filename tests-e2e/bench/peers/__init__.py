@@ -1,0 +1,1 @@
+"""Other proxies: one module each, with what installs and runs it."""
