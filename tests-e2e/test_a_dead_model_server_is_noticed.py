@@ -27,9 +27,11 @@ async def test_its_model_is_refused_until_it_is_back(access: Access, local_platf
             async def known() -> bool:
                 return await refusal() == "model_unavailable"
 
-            await eventually(known, 6)  # found by the probes within five seconds, then refused at the gateway
-            health = (await client.models.retrieve(CHAT_MODEL)).model_dump()["health"]
-            assert health == "unhealthy"
+            async def unhealthy() -> bool:
+                return (await client.models.retrieve(CHAT_MODEL)).model_dump()["health"] == "unhealthy"
+
+            await eventually(known, 6)  # found by callers or probes within five seconds, then refused early
+            await eventually(unhealthy, 6)
         finally:
             local_platform.restart(["llama"], ignore)
 
