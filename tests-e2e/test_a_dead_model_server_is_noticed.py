@@ -28,7 +28,8 @@ async def test_its_model_is_refused_until_it_is_back(access: Access, local_platf
                 return await refusal() == "model_unavailable"
 
             async def unhealthy() -> bool:
-                return (await client.models.retrieve(CHAT_MODEL)).model_dump()["health"] == "unhealthy"
+                model = await client.models.retrieve(CHAT_MODEL)
+                return bool(model.model_dump()["health"] == "unhealthy")
 
             await eventually(known, 6)  # found by callers or probes within five seconds, then refused early
             await eventually(unhealthy, 6)
