@@ -316,9 +316,10 @@ async def test_keys_are_administered_by_http(start: Start, nats_client: Client) 
         told: list[tuple[str, str, int]] = []
         while not told or told[-1][0] != "ApiKeyRevoked":
             message = await heard.next_msg(timeout=10)
-            event = kinds[message.subject].FromString(message.data)
-            told.append((event.DESCRIPTOR.name, event.api_key.id, event.api_key.version))
-        assert list(dict.fromkeys(told)) == [  # a key may be announced besides
+            if (kind := kinds.get(message.subject)) is not None:  # all keys may be announced besides
+                event = kind.FromString(message.data)
+                told.append((event.DESCRIPTOR.name, event.api_key.id, event.api_key.version))
+        assert list(dict.fromkeys(told)) == [
             ("ApiKeyCreated", key.split("-")[2], 1),
             ("ApiKeyCreated", created["id"], 1),
             ("ApiKeyUpdated", created["id"], 2),
