@@ -1,6 +1,7 @@
 """What a request used, as it is reported to credits."""
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -90,7 +91,7 @@ def usage_record(
         estimated=estimated,
         lease_id=lease_id(admission),
     )
-    record.finished_at.GetCurrentTime()
+    record.finished_at.seconds, record.finished_at.nanos = divmod(time.time_ns(), 10**9)
     return record
 
 
