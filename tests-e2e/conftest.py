@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from openai import AsyncOpenAI
 
+from catalogue import further_models
 from dozen_local.environment import read_env
 from dozen_local.platform import Platform
 from journey import Access, Operator, temporary_platform
@@ -16,7 +17,7 @@ def local_platform() -> Iterator[Platform]:
     """A platform of twelve processes, started for the journeys and deleted after them."""
     if "DOZEN_URL" in os.environ:
         pytest.skip("this journey looks behind the gateway, so it needs a platform of its own")
-    with temporary_platform() as platform:
+    with temporary_platform(models=further_models) as platform:
         yield platform
 
 

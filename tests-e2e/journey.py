@@ -2,10 +2,11 @@
 
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import httpx
@@ -14,7 +15,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from dozen.credits.v1.credits_service_pb2 import GrantRequest, OpenAccountRequest
 from dozen.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
-from dozen.gateway.v1.gateway_service_pb2 import CreateApiKeyRequest
+from dozen.gateway.v1.gateway_service_pb2 import CreateApiKeyRequest, KeyTerms
 from dozen.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from dozen_chassis.grpc import open_channel
 from dozen_local.bootstrap import OPERATOR
@@ -22,9 +23,14 @@ from dozen_local.credentials import Credentials
 from dozen_local.layout import SERVICE_PORTS, Layout
 from dozen_local.platform import Platform
 from dozen_local.ports import is_free
+from dozen_testing.conditions import eventually
 
 CHAT_MODEL = "smollm2-135m-instruct"
 NANO_CREDITS = 1_000_000_000
+Settings = Mapping[str, Mapping[str, str]]
+"""Further environment variables of services, by their names."""
+Models = Callable[[Layout], Sequence[Mapping[str, Any]]]
+"""Further models of a catalogue, with the addresses of a deployment."""
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 
 
@@ -33,24 +39,26 @@ def ignore(step: str, state: str) -> None:
 
 
 @contextmanager
-def temporary_platform(settings: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[Platform]:
-    """Run a platform on free ports for the block, then delete it.
-
-    `settings` are further environment variables of services, by their names.
-    """
-    with unstarted_platform(settings) as platform:
+def temporary_platform(
+    settings: Settings | None = None, models: Models = lambda layout: ()
+) -> Iterator[Platform]:
+    """Run a platform on free ports for the block, then delete it."""
+    with unstarted_platform(settings, models) as platform:
         platform.up(ignore)
         yield platform
 
 
 @contextmanager
-def unstarted_platform(settings: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[Platform]:
+def unstarted_platform(
+    settings: Settings | None = None, models: Models = lambda layout: ()
+) -> Iterator[Platform]:
     """Give a platform of which nothing runs yet; stop after the block what does, and delete it."""
     with tempfile.TemporaryDirectory(prefix="dozen-e2e-") as directory:
         home = Path(directory)
         home.chmod(0o755)  # the user that PostgreSQL runs as passes through
         layout = Layout(home, _free_port_offset())
-        platform = Platform(layout, Credentials.open(layout.credentials_file), settings)
+        credentials = Credentials.open(layout.credentials_file)
+        platform = Platform(layout, credentials, settings, models(layout))
         layout.save()
         try:
             yield platform
@@ -83,6 +91,18 @@ class Access:
         headers = {"authorization": f"Bearer {key or self.key}"}
         return httpx.AsyncClient(base_url=f"{self.url}/v1", headers=headers, timeout=60)
 
+    async def charged(self, key: str, requests: int) -> list[dict[str, Any]]:
+        """Wait until so many requests of an account are charged, and no more; give them, newest first."""
+
+        async def rows() -> list[dict[str, Any]]:
+            answer = await http.get("/usage/requests", params={"limit": 100})
+            found: list[dict[str, Any]] = answer.json().get("data", [])
+            assert len(found) <= requests, found
+            return found if len(found) == requests else []
+
+        async with self.http(key) as http:
+            return await eventually(rows)
+
 
 @dataclass(frozen=True)
 class Account:
@@ -110,6 +130,13 @@ class Operator:
             creation = CreateApiKeyRequest(account_id=account, name="journey")
             created = await GatewayServiceStub(channel).CreateApiKey(creation, timeout=10)
         return Account(account, created.secret)
+
+    async def create_key(self, account: Account, terms: KeyTerms) -> str:
+        """Make an account a key that may do only so much."""
+        async with self._channel("gateway") as channel:
+            creation = CreateApiKeyRequest(account_id=account.id, terms=terms)
+            created = await GatewayServiceStub(channel).CreateApiKey(creation, timeout=10)
+        return created.secret
 
     async def grant(self, account: str, nano_credits: int, *, idempotency_key: str) -> None:
         """Give an account credits, once per idempotency key."""

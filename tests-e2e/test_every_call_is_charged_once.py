@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-from dozen_testing.conditions import eventually
 from journey import CHAT_MODEL, HELLO, NANO_CREDITS, Access, Operator
 
 
@@ -17,7 +16,7 @@ async def test_usage_and_balance_agree_with_the_answers(access: Access, operator
             )
         )
         embedded = await client.embeddings.create(model="all-minilm-l6-v2", input="hello")
-        usage = await eventually(lambda: _requests(http, 9))
+        usage = await access.charged(account.key, 9)
         told = [answer.usage for answer in answers if answer.usage]
         assert _sum(usage, "output_tokens") == sum(each.completion_tokens for each in told)
         assert _sum(usage, "input_tokens", "cached_input_tokens") == (
@@ -34,7 +33,7 @@ async def test_usage_and_balance_agree_with_the_answers(access: Access, operator
 
 async def test_a_client_that_leaves_pays_for_what_it_got(access: Access, operator: Operator) -> None:
     account = await operator.open_account(NANO_CREDITS)
-    async with access.openai(account.key, max_retries=5) as client, access.http(account.key) as http:
+    async with access.openai(account.key, max_retries=5) as client:
         stream = await client.chat.completions.create(
             model=CHAT_MODEL,
             messages=[{"role": "user", "content": "Tell me a very long story about the sea."}],
@@ -47,15 +46,9 @@ async def test_a_client_that_leaves_pays_for_what_it_got(access: Access, operato
             if pieces == 10:
                 break
         await stream.close()
-        (row,) = await eventually(lambda: _requests(http, 1))
+        (row,) = await access.charged(account.key, 1)
         assert 5 <= row["quantities"]["output_tokens"] < 500
         assert row["estimated"]
-
-
-async def _requests(http: Any, wanted: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = (await http.get("/usage/requests")).json().get("data", [])
-    assert len(rows) <= wanted
-    return rows if len(rows) == wanted else []
 
 
 def _sum(rows: list[dict[str, Any]], *units: str) -> int:

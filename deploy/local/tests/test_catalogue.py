@@ -38,6 +38,13 @@ def test_ports_are_shifted_and_models_without_weights_left_out(tmp_path: Path) -
     ]
 
 
+def test_further_models_are_written_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "source.yaml").write_text("models: []")
+    model = {"id": "one/more", "deployments": [{"id": "one", "address": "http://127.0.0.1:8110"}]}
+    write_catalogue(tmp_path / "models.yaml", 1000, tmp_path / "source.yaml", [model])
+    assert yaml.safe_load((tmp_path / "models.yaml").read_text())["models"] == [model]
+
+
 def test_prices_are_whole_nano_credits() -> None:
     for model in yaml.safe_load(SOURCE.read_text())["models"]:
         assert model["prices"]

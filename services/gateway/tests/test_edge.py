@@ -379,7 +379,7 @@ async def anthropic_error(response: aiohttp.ClientResponse) -> tuple[int, str]:
     body = await response.json()
     assert body.keys() == {"type", "error", "request_id"}
     assert body["error"].keys() == {"type", "message"}
-    assert body["request_id"] == response.headers["x-request-id"]
+    assert body["request_id"] == response.headers["x-request-id"] == response.headers["request-id"]
     assert body["type"] == "error"
     return response.status, body["error"]["type"]
 

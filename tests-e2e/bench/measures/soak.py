@@ -8,8 +8,9 @@ from functools import partial
 
 import psutil
 
-from bench.dozen import Dozen, dozen
+from bench.dozen import CHAT, Dozen, dozen
 from bench.figures import Effort, Figure
+from bench.load import Requests, load, post
 from bench.loads import MODELS, SLOW
 from bench.path import asked, quiet
 from bench.rounds import resident_mebibytes
@@ -27,6 +28,14 @@ _REST_SECONDS = 15.0
 _FILES_OF_POOLS = 8
 """So many may come and go with the pools of PostgreSQL."""
 
+_BAD_BODIES = (
+    b'{"model": ',
+    b"[]",
+    b"\xff\xfe",
+    b'{"model": "none", "messages": []}',
+    b'{"model": "%s", "messages": [], "n": 2}' % FAST.encode(),
+)
+
 
 @dataclass(frozen=True)
 class _State:
@@ -35,14 +44,16 @@ class _State:
 
 
 def measure(effort: Effort) -> Sequence[Figure]:
-    """Send requests through the whole path: three of four plain, one streamed, and some that are left."""
+    """Send requests through the whole path, three of four plain, one streamed; some are left or bad."""
     count = effort.requests
     with upstream() as server, dozen(server, MODELS) as platform:
         first = _states(platform)
         _send(platform, count // 10)
+        _send_bad(platform, 0.3)
         _leave(platform, server, _LEAVERS)
         before, connections = _rested(platform, server, None)
         _send(platform, count - count // 10)
+        _send_bad(platform, max(0.3, count / 20_000))
         left = _leave(platform, server, min(1000, count // 20))
         after, connections_after = _rested(platform, server, before)
     made = [
@@ -73,6 +84,14 @@ def _send(platform: Dozen, count: int) -> None:
         traffic = Traffic(_CONNECTIONS, _LONGEST_SECONDS, most_answers=max(1, part))
         requests = platform.requests(asked(FAST, streamed=streamed))
         drive(platform.port("gateway"), requests, "[DONE]" if streamed else '"usage"', traffic)
+
+
+def _send_bad(platform: Dozen, seconds: float) -> None:
+    """Send what the gateway refuses, before it reads it and after, and what only chat refuses."""
+    key = f"Bearer {platform.keys[0]}"
+    contents = [post(CHAT, body, {"authorization": key}) for body in _BAD_BODIES]
+    contents.append(post(CHAT, _BAD_BODIES[-1], {"authorization": "Bearer dz-nobody-nokey-nosecret"}))
+    load(Requests(platform.port("gateway"), contents, b'"error":{'), connections=8, seconds=seconds)
 
 
 def _leave(platform: Dozen, server: Upstream, count: int) -> float:

@@ -1,5 +1,6 @@
 """The model catalogue of a deployment: the one in `models.yaml`, with this deployment's ports and weights."""
 
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import yaml
 SOURCE = Path(__file__).parents[2] / "models.yaml"
 
 
-def write_catalogue(path: Path, port_offset: int, source: Path = SOURCE) -> None:
-    """Write the catalogue for the models service."""
+def write_catalogue(
+    path: Path, port_offset: int, source: Path = SOURCE, further: Iterable[Mapping[str, Any]] = ()
+) -> None:
+    """Write the catalogue for the models service: the source's models, and `further` ones as they are."""
     models = yaml.safe_load(source.read_text())["models"]
     installed = [model for model in models if find_spec(model.pop("weights"))]
     names = {model["id"] for model in installed}
@@ -20,7 +23,7 @@ def write_catalogue(path: Path, port_offset: int, source: Path = SOURCE) -> None
             model["fallbacks"] = [name for name in model["fallbacks"] if name in names]
         for deployment in model["deployments"]:
             _shift_ports(deployment, port_offset)
-    path.write_text(yaml.safe_dump({"models": installed}, sort_keys=False))
+    path.write_text(yaml.safe_dump({"models": [*installed, *map(dict, further)]}, sort_keys=False))
 
 
 def _shift_ports(deployment: dict[str, Any], port_offset: int) -> None:

@@ -5,6 +5,7 @@ import fcntl
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from dozen_chassis.migrate import migrate, migrations_directory
 from dozen_local import ports
@@ -42,8 +43,9 @@ class Platform:
         layout: Layout,
         credentials: Credentials,
         settings: Mapping[str, Mapping[str, str]] | None = None,
+        models: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Take `settings` as further environment variables of services, by their names."""
+        """Take further environment variables of services, by their names, and further models."""
         self.layout = layout
         self.credentials = credentials
         self.postgres = PostgresServer(
@@ -61,6 +63,7 @@ class Platform:
             log_file=layout.log_file("nats"),
         )
         self._settings = settings or {}
+        self._models = models
         environment = inherited_environment()
         processes = [
             self.postgres.process,
@@ -139,7 +142,7 @@ class Platform:
             for process in wait_until_ready(waiting, READY_SECONDS):
                 report(process.name, "ready")
 
-        write_catalogue(self.layout.catalogue_file, self.layout.port_offset)
+        write_catalogue(self.layout.catalogue_file, self.layout.port_offset, further=self._models)
         self.nats.initialize()
         start(["nats", "llama"])
         self.postgres.initialize()

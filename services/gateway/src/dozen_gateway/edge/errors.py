@@ -42,6 +42,8 @@ async def send_error(
     """Answer a request with an error."""
     body = error_body(path, error, request_id)
     sent = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
+    if path.startswith(MESSAGES):
+        sent.append((b"request-id", request_id.encode()))
     sent += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.http.status, "headers": sent})
     await send({"type": "http.response.body", "body": body})

@@ -18,8 +18,8 @@ _NOT_FOR_SERVICES = _HOP_BY_HOP | {
 }  # fmt: skip
 # Besides hop-by-hop headers, those that the edge itself gives to every answer.
 _NOT_FOR_CLIENTS = _HOP_BY_HOP | {
-    b"date", b"server", REQUEST_ID_HEADER.encode(), b"request-id", b"openai-processing-ms",
-    b"openai-version", b"x-client-request-id",
+    b"date", b"server", REQUEST_ID_HEADER.encode(), b"openai-processing-ms", b"openai-version",
+    b"x-client-request-id",
 }  # fmt: skip
 
 _VERSION = (b"openai-version", b"2020-10-01")
