@@ -9,6 +9,7 @@ from msgspec import structs
 from dozen_chassis import admission
 from dozen_chassis.errors import InvalidRequest, NotAdmitted
 from dozen_chassis.signing import derive_key
+from dozen_gateway.domain.allotment import Answer
 from dozen_gateway.domain.bounds import Asked
 from dozen_gateway.domain.decision import Facts
 from dozen_gateway.domain.holds import Settlement
@@ -57,7 +58,7 @@ class FakeCredits:
 
 @dataclass
 class FakeLimiter:
-    """Says no, or that nobody knows; and keeps what comes back."""
+    """Grants what is asked for, or says that nobody knows; and keeps what comes back."""
 
     state: State
     is_down: bool = False
@@ -66,6 +67,11 @@ class FakeLimiter:
     async def draw(self, costs: tuple[Cost, ...]) -> None:
         if self.is_down:
             raise LimitsUnavailable()
+        permits, now = self.state.permits, 5.0
+        exchange = permits.prepare([costs[0].subject.account], [costs], now)
+        permits.learn(
+            exchange, Answer(1, [None], {cost.subject: cost.amount for cost in costs}, {}), now, now
+        )
 
     def finish(self, costs: tuple[Cost, ...], used_tokens: int) -> None:
         self.back += [(cost.subject.measure, used_tokens) for cost in costs]
@@ -372,6 +378,19 @@ async def test_without_its_database_a_limited_request_is_refused(stage: Stage, f
     stage.limiter.is_down = True
     assert code(await stage.decisions.decide(facts, "req_1")) == "limits_unavailable"
     assert not stage.state.holds
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_what_a_request_counts_against_limits_comes_back_once(
+    stage: Stage, facts: Facts, has_ended: bool
+) -> None:
+    _limit(stage.state, RateLimits(requests_per_minute=500, tokens_per_minute=5000, concurrent_requests=50))
+    admitted(await stage.decisions.decide(facts, "req_1"))
+    if has_ended:
+        stage.decisions.finish("req_1")
+        assert stage.limiter.back == [(Measure.CONCURRENT, 0)]
+    stage.holds.settle({"req_1": Settlement("lease_1", 30, 30)})
+    assert stage.limiter.back == [(Measure.CONCURRENT, 0), (Measure.TOKENS, 30)]
 
 
 async def test_a_request_that_never_fits_is_not_to_be_tried_again(stage: Stage, facts: Facts) -> None:

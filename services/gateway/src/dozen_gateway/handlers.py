@@ -41,7 +41,8 @@ async def on_usage_rated(event: UsageRated, _: Delivery, read_models: ReadModelS
     settlements = {}
     for charge in event.charges:
         usage = charge.usage
-        tokens = sum(amount for unit, amount in usage.quantities.items() if unit in TOKENS)
+        quantity = usage.quantities.get
+        tokens = sum([quantity(unit, 0) for unit in TOKENS])
         settlements[usage.request_id] = Settlement(usage.lease_id, charge.leased_nano_credits, tokens)
     await read_models.record_accounts(_accounts(event.balances), settlements)
 

@@ -49,18 +49,24 @@ class Usage:
         """True where nothing was used, as of a request that failed."""
         return not any(self.quantities.values())
 
+    @property
+    def names_a_price(self) -> bool:
+        """True where its price is one that the database can be asked for."""
+        return is_text(self.price_id, _LONGEST_TEXT)
+
     def is_well_formed(self) -> bool:
         """Tell whether everything is within limits; what is not can be neither kept nor charged."""
-        texts = (self.key_id, self.model, self.deployment_id, self.operation, self.price_id, self.lease_id)
+        for text in (self.key_id, self.model, self.deployment_id, self.operation, self.lease_id):
+            if not is_text(text, _LONGEST_TEXT):
+                return False
+        for unit, quantity in self.quantities.items():
+            if not 0 <= quantity <= _LARGEST_QUANTITY or not _UNIT.match(unit):
+                return False
         return (
-            is_request_id(self.request_id)
+            self.names_a_price
+            and is_request_id(self.request_id)
             and is_account_id(self.account_id)
-            and all(is_text(text, _LONGEST_TEXT) for text in texts)
             and len(self.quantities) <= _MOST_UNITS
-            and all(
-                _UNIT.match(unit) and 0 <= quantity <= _LARGEST_QUANTITY
-                for unit, quantity in self.quantities.items()
-            )
         )
 
 
@@ -110,8 +116,12 @@ def rate(usage: Usage, price: Price | None) -> Charge | Unrated:
     if price is None:
         return Unrated(usage, Reason.UNKNOWN_PRICE)
     costs = price.nano_credits
-    amount = sum(quantity * costs.get(unit, 0) for unit, quantity in usage.quantities.items())
+    amount = sum([quantity * costs.get(unit, 0) for unit, quantity in usage.quantities.items()])
     if amount > LARGEST_AMOUNT:
         return Unrated(usage, Reason.TOO_LARGE)
-    used = {unit for unit, quantity in usage.quantities.items() if quantity}
-    return Charge(usage, amount, tuple(sorted(used - costs.keys() - _FREE)))
+    unpriced = [
+        unit
+        for unit, quantity in usage.quantities.items()
+        if quantity and unit not in costs and unit not in _FREE
+    ]
+    return Charge(usage, amount, tuple(sorted(unpriced)))

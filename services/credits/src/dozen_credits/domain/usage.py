@@ -128,7 +128,7 @@ def sum_up(charges: Iterable[Charge]) -> dict[SumKey, list[int]]:
         usage = charge.usage
         start = _floor(usage.finished_at, _HOUR)
         key = SumKey(usage.account_id, Step.HOUR, start, usage.key_id, usage.model, usage.operation)
-        quantities = (usage.quantities.get(unit, 0) for unit in UNITS)
+        quantities = [usage.quantities.get(unit, 0) for unit in UNITS]
         _add(hours, key, [1, charge.nano_credits, *quantities])
     sums = dict(hours)
     for key, amounts in hours.items():

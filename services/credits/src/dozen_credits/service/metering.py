@@ -109,7 +109,7 @@ class Metering:
         for usage in reported:
             usages.setdefault(usage.request_id, usage)
         async with self._store.transaction() as tx:
-            known = await tx.prices({usage.price_id for usage in usages.values() if usage.is_well_formed()})
+            known = await tx.prices({usage.price_id for usage in usages.values() if usage.names_a_price})
             rated = [rate(usage, known.get(usage.price_id)) for usage in usages.values()]
             waiting = [one.usage for one in rated if self._waits(one, attempt)]
             for usage in waiting:
