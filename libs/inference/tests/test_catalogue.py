@@ -14,8 +14,8 @@ from dozen_chassis.events import Delivery
 from dozen_chassis.postgres import Database
 from dozen_chassis.tasks import end
 from dozen_inference.catalogue import CHANNEL, Catalogue, DeploymentRepository, on_model_registered
+from dozen_inference.http1 import HttpClient
 from dozen_inference.places import Deployment, Places
-from dozen_inference.upstream import open_client
 from dozen_testing.conditions import eventually
 
 pytestmark = pytest.mark.integration
@@ -52,7 +52,7 @@ async def known(database: Database) -> dict[str, Deployment]:
 
 @pytest.fixture
 async def catalogue(database: Database) -> Catalogue:
-    async with open_client(1) as client:
+    async with HttpClient(connect_seconds=1) as client:
         places = Places(client, "http://127.0.0.1:9", frozenset(), most_requests=1, idle_seconds=1)
     return Catalogue("chat", DeploymentRepository(database), places)
 
@@ -93,7 +93,7 @@ async def test_the_later_registration_holds_whatever_comes_first(
 
 
 async def test_every_replica_follows(database: Database, admission: Admission) -> None:
-    async with open_client(1) as client:
+    async with HttpClient(connect_seconds=1) as client:
         replicas = [
             Places(client, "http://127.0.0.1:9", frozenset({"-"}), most_requests=1, idle_seconds=1)
             for _ in range(2)

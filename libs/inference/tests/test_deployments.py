@@ -17,11 +17,11 @@ from dozen_chassis.errors import ServiceError
 from dozen_inference.breakers import State
 from dozen_inference.deployments import Deployments
 from dozen_inference.generation import Generator
+from dozen_inference.http1 import HttpClient
 from dozen_inference.outcome import Outcome
 from dozen_inference.places import Deployment, Places
 from dozen_inference.provider_keys import ProviderKeys
 from dozen_inference.request import CompletionRequest, prepare
-from dozen_inference.upstream import open_client
 from dozen_inference.usage import Served
 from dozen_local.ports import free_port
 from dozen_testing.conditions import eventually
@@ -148,7 +148,7 @@ def admission() -> Admission:
 async def staged(servers: dict[str, Server], keys: Path | None = None) -> AsyncIterator[Stage]:
     models = {"a": "big", "b": "big", "c": "small"}
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(open_client(1))
+        client = await stack.enter_async_context(HttpClient(connect_seconds=1))
         places = Places(client, "http://127.0.0.1:9", frozenset({"own"}), most_requests=50, idle_seconds=5)
 
         async def route(scope: Scope, receive: Receive, send: Send) -> None:

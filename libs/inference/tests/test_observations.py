@@ -15,9 +15,9 @@ from dozen.models.v1.models_events_pb2 import (
     UpstreamObservation,
     UpstreamsObserved,
 )
+from dozen_inference.http1 import HttpClient
 from dozen_inference.observations import Observer
 from dozen_inference.places import Deployment, Places
-from dozen_inference.upstream import open_client
 from dozen_testing.http import serve
 
 METRICS = b"vllm:num_requests_running 3\nvllm:num_requests_waiting 2\nvllm:kv_cache_usage_perc 0.5\n"
@@ -60,7 +60,7 @@ class Stage:
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     sidecar = Sidecar()
-    async with serve(sidecar) as url, open_client(1) as client:
+    async with serve(sidecar) as url, HttpClient(connect_seconds=1) as client:
         places = Places(client, url, frozenset({"own"}), most_requests=10, idle_seconds=1)
         yield Stage(sidecar, places)
 

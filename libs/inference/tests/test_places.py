@@ -7,8 +7,8 @@ import pytest
 
 from dozen_chassis.admission import Admission
 from dozen_inference.formats.anthropic.format import AnthropicFormat
+from dozen_inference.http1 import HttpClient
 from dozen_inference.places import Deployment, Link, Places
-from dozen_inference.upstream import open_client
 
 OURS = Deployment("ours", "small", "http://chat-a:8080")
 THEIRS = Deployment("theirs", "small", "http://chat-b:8080", upstream_model="theirs/small")
@@ -32,7 +32,7 @@ def own() -> frozenset[str]:
 
 @pytest.fixture
 async def places(own: frozenset[str]) -> AsyncIterator[Places]:
-    async with open_client(1) as client:
+    async with HttpClient(connect_seconds=1) as client:
         yield Places(client, "http://127.0.0.1:9", own, most_requests=10, idle_seconds=1)
 
 

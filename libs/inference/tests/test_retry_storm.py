@@ -18,12 +18,12 @@ from dozen_inference.breakers import Terms
 from dozen_inference.deployments import Deployments
 from dozen_inference.endpoint import CompletionEndpoint
 from dozen_inference.generation import Answer, Generator
+from dozen_inference.http1 import HttpClient
 from dozen_inference.outcome import Outcome
 from dozen_inference.places import Deployment, Places
 from dozen_inference.provider_keys import ProviderKeys
 from dozen_inference.request import prepare
 from dozen_inference.settlement import Settlements, Used
-from dozen_inference.upstream import open_client
 from dozen_testing.conditions import eventually
 from dozen_testing.http import Signer, serve
 
@@ -103,7 +103,7 @@ async def storm(request: pytest.FixtureRequest, signer: Signer) -> AsyncIterator
         asking.headers.update(signer.headers(f"{asking.method} {asking.url.path}"))
         stage.arrived += 1
 
-    async with serve(upstream) as url, open_client(1) as connections:
+    async with serve(upstream) as url, HttpClient(connect_seconds=1) as connections:
         # Clients wait as long as a breaker does, so the test lasts no longer than it must.
         terms = Terms(most_cool_down_seconds=1)
         places = Places(

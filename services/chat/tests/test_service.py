@@ -20,6 +20,7 @@ from dozen_chat.service.completions import OPERATION, ChatService
 from dozen_chat.service.log import Entry, write
 from dozen_chat.service.tasks import ChatWorker
 from dozen_inference.cache import ResponseCache
+from dozen_inference.completions import Completions
 from dozen_inference.filter import ContentFilter
 from dozen_inference.generation import Generator
 from dozen_inference.upstream import (
@@ -129,14 +130,14 @@ def stage(fake_requests: Any, signer: Signer) -> Stage:
     log = FakeLog(fake_requests)
     limits = {"first_byte_seconds": 10.0, "answer_seconds": 60.0}
     generator = Generator(OneUpstream(upstream), "/v1/chat/completions", "chat", most_requests=1, **limits)
-    chat = ChatService(
+    completions = Completions(
         generator,
-        fake_requests,
-        log,
         ResponseCache(AnswersInMemory(), lifetime=timedelta(hours=1)),
         ContentFilter(WordModerator()),
+        "messages",
         most_choices=1,
     )
+    chat = ChatService(completions, fake_requests, log)
     worker = ChatWorker(generator, fake_requests, log, admission_key=signer.key, most_choices=1)
     return Stage(upstream, fake_requests, chat, worker, signer)
 

@@ -15,6 +15,7 @@ from dozen_chassis.admission import Admission
 from dozen_chassis.errors import InvalidRequest
 from dozen_completion.service import CompletionService, Entry, write
 from dozen_inference.cache import ResponseCache
+from dozen_inference.completions import Completions
 from dozen_inference.filter import ContentFilter
 from dozen_inference.generation import Generator
 from dozen_inference.outcome import Outcome
@@ -90,14 +91,14 @@ def completion(requests: FakeRequests, upstream: EchoUpstream) -> CompletionServ
         first_byte_seconds=5,
         answer_seconds=5,
     )
-    return CompletionService(
+    completions = Completions(
         generator,
-        requests,
-        requests,
         ResponseCache(AnswersInMemory(), lifetime=timedelta(hours=1)),
         ContentFilter(WordModerator()),
+        "prompt",
         most_choices=1,
     )
+    return CompletionService(completions, requests, requests)
 
 
 async def answer(completion: CompletionService, admission: Admission, body: Any) -> bytes:

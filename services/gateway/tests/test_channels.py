@@ -27,7 +27,7 @@ from dozen_gateway.domain.state import Account, Snapshot, State
 from dozen_gateway.edge.decisions import DecisionEndpoint
 from dozen_gateway.edge.edge import Edge
 from dozen_gateway.edge.forwarder import Forwarder, open_session
-from dozen_gateway.edge.inference import PATHS, InferencePath, open_client
+from dozen_gateway.edge.inference import PATHS, InferencePath, forwarding_client
 from dozen_gateway.repository.keys import KeysRepository
 from dozen_gateway.repository.limits import LimitsRepository
 from dozen_gateway.service.account_limits import AccountLimitsService
@@ -188,7 +188,7 @@ async def gateway(
         decisions = decisions_on(state, address, MASTER_KEY)
         forwarder = Forwarder(await stack.enter_async_context(open_session()))
         edge = Middleware(Edge, decisions=decisions, forwarder=forwarder, admission_key=b"own")
-        client = await stack.enter_async_context(open_client())
+        client = await stack.enter_async_context(forwarding_client())
         hot: dict[str, ASGIApp] = {DecisionEndpoint.PATH: DecisionEndpoint(decisions, GRPC_KEY)}
         hot |= {path: InferencePath(path, decisions, client, answer_seconds=30) for path in PATHS}
         app = HotPaths(create_http("gateway", [], middleware=[edge], takes_request_ids=False), hot)

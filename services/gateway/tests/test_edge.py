@@ -21,7 +21,7 @@ from dozen_chassis.signing import derive_key
 from dozen_gateway.domain.state import Account, Snapshot, State
 from dozen_gateway.edge.edge import Edge
 from dozen_gateway.edge.forwarder import Forwarder, open_session
-from dozen_gateway.edge.inference import PATHS, InferencePath, open_client
+from dozen_gateway.edge.inference import PATHS, InferencePath, forwarding_client
 from dozen_gateway.service.decisions import DecisionService
 from dozen_testing.http import serve
 
@@ -134,7 +134,7 @@ async def stage(
             body_limits=[("/v1/files", 8 * MIB)],
         )
         app.router.default = own_routes
-        client = await stack.enter_async_context(open_client())
+        client = await stack.enter_async_context(forwarding_client())
         hot = {path: InferencePath(path, decisions, client, answer_seconds=ANSWER_SECONDS) for path in PATHS}
         edge = HotPaths(app, hot, takes_request_ids=False, max_body_bytes=MIB)
         url = await stack.enter_async_context(serve(edge))
@@ -291,7 +291,7 @@ async def test_who_leaves_cuts_off_what_is_behind_the_service_as_fast(
         behind.gone.set()
 
     behind.reply = generate
-    async with serve(behind) as server, open_client() as forwarder:
+    async with serve(behind) as server, forwarding_client() as forwarder:
 
         async def relay(scope: Scope, receive: Receive, send: Send) -> None:
             body = await read_body(scope, receive)

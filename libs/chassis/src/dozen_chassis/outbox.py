@@ -117,8 +117,6 @@ class PublishFailed(Exception):
     """Some messages of a batch were not acknowledged; they stay in the outbox."""
 
 
-_SHORT = 0.01
-"""A longer window is meant for records that nobody waits for."""
 _MOST_GROUPS = 20
 """So many groups of records may wait that nobody waits for; more are dropped."""
 
@@ -172,7 +170,8 @@ class GroupCommit(Generic[Record]):
         try:
             while True:
                 await self._arrived.wait()
-                await asyncio.sleep(self._window if self._window > _SHORT or self._last > 1 else 0)
+                is_awaited = any(waiting.done is not None for waiting in self._waiting)
+                await asyncio.sleep(0 if is_awaited and self._last <= 1 else self._window)
                 committing = asyncio.ensure_future(self._commit())
                 await asyncio.shield(committing)
         finally:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ from dozen_inference.request import CompletionRequest
 
 REQUESTS = Counter("dozen_inference_cache_requests", "Requests for cached answers.", ["model", "outcome"])
 
-HEADER = "x-cache"
+HEADER = b"x-cache"
 """What a client sends to have an answer from the cache, or none."""
 UNIT = "cache_hits"
 """What an answer from the cache is charged in."""
@@ -58,12 +58,17 @@ class Store(Protocol):
         ...
 
 
-def wish(admission: Admission, header: str) -> Wish:
+def header(headers: Mapping[bytes, bytes]) -> str:
+    """Give what a client says of the cache; empty where it says nothing."""
+    return headers.get(HEADER, b"").decode("latin-1")
+
+
+def wish(admission: Admission, said: str) -> Wish:
     """Give what is wanted: as the request says, or else as the model's policy does."""
-    if not header:
+    if not said:
         return Wish.ON if admission.facts.get("cache") else Wish.OFF
     try:
-        return Wish(header)
+        return Wish(said)
     except ValueError:
         raise InvalidRequest("The header x-cache is 'on', 'refresh' or 'off'.") from None
 

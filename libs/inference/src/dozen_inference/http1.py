@@ -7,7 +7,7 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from dozen_inference.connection import BadAnswer as BadAnswer
@@ -15,6 +15,8 @@ from dozen_inference.connection import Connection, ConnectionLost
 from dozen_inference.connection import HttpError as HttpError
 from dozen_inference.connection import TimedOut as TimedOut
 
+# llama.cpp and vLLM close a connection after 5 idle seconds, perhaps just as it is used again; we do before.
+KEEP_ALIVE_SECONDS = 4.0
 _TICK_SECONDS = 0.02
 """How late a time limit may be noticed."""
 
@@ -63,9 +65,9 @@ class Response:
 
 
 class HttpClient:
-    """Sends requests over connections that it keeps."""
+    """Sends requests over connections that it keeps until it is closed, or to the end of a block."""
 
-    def __init__(self, *, connect_seconds: float, keep_alive_seconds: float = 4.0) -> None:
+    def __init__(self, *, connect_seconds: float, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
         """`keep_alive_seconds` must be less than the servers keep an idle connection."""
         self._connect_seconds = connect_seconds
         self._keep_alive_seconds = keep_alive_seconds
@@ -73,6 +75,12 @@ class HttpClient:
         self._busy: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
         self._ticking: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Close all connections."""

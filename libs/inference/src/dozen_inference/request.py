@@ -10,6 +10,9 @@ from dozen_chassis.errors import InvalidRequest
 
 MAX_MODEL_LENGTH = 256
 
+Prompt = Literal["messages", "prompt"]
+"""The name of the field that the prompt is in."""
+
 _LIMITS = ("n_predict", "max_completion_tokens", "max_tokens")
 # Of them, by the name of the prompt, those that llama.cpp and vLLM both keep to.
 _HEEDED = {"messages": ("max_completion_tokens", "max_tokens"), "prompt": ("max_tokens",)}
@@ -32,7 +35,7 @@ class CompletionRequest:
 
 def prepare(
     body: bytes,
-    prompt: Literal["messages", "prompt"],
+    prompt: Prompt,
     *,
     most_choices: int,
     most_tokens: int | None = None,

@@ -18,13 +18,13 @@ from dozen_inference.catalogue import CHANNEL, Catalogue, DeploymentRepository
 from dozen_inference.catalogue import HANDLERS as CATALOGUE
 from dozen_inference.deployments import Deployments
 from dozen_inference.filter import ContentFilter
+from dozen_inference.http1 import HttpClient
 from dozen_inference.moderation import ModerationClient
 from dozen_inference.observations import Observer
 from dozen_inference.places import Places
 from dozen_inference.provider_keys import ProviderKeys
 from dozen_inference.replay import HANDLERS as RECOUNT
 from dozen_inference.replay import UsageReplay
-from dozen_inference.upstream import open_client
 
 _DELETION_BATCH = 1000
 
@@ -70,7 +70,7 @@ class Proxy:
 
 async def open_proxy(settings: CompletionSettings, stack: Resources, database: Database, bus: Bus) -> Proxy:
     """Open what completions are proxied with, and keep it in step with the catalogue."""
-    client = await stack.enter(open_client(settings.connect_seconds))
+    client = await stack.enter(HttpClient(connect_seconds=settings.connect_seconds))
     places = Places(
         client,
         settings.inference_url,

@@ -19,8 +19,6 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What reading JSON raises: besides its own errors, those of wrong UTF-8 and of endless brackets."""
 
-# llama.cpp and vLLM close a connection after 5 idle seconds, perhaps just as it is used again; we do before.
-KEEP_ALIVE_SECONDS = 4.0
 _HEADERS = [(b"content-type", b"application/json"), (b"accept", b"*/*"), (b"accept-encoding", b"identity")]
 
 # To llama.cpp these are errors of its own.
@@ -133,7 +131,7 @@ class Upstream:
         cls, url: str, *, connect_seconds: float, idle_seconds: float
     ) -> AsyncIterator["Upstream"]:
         """Give a client with connections of its own for the block."""
-        async with open_client(connect_seconds) as client:
+        async with HttpClient(connect_seconds=connect_seconds) as client:
             yield cls(url, client, idle_seconds)
 
     async def send(
@@ -190,16 +188,6 @@ class Upstream:
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Give headers as they are sent."""
     return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-
-
-@asynccontextmanager
-async def open_client(connect_seconds: float) -> AsyncIterator[HttpClient]:
-    """Give the connections to inference servers for the block."""
-    client = HttpClient(connect_seconds=connect_seconds, keep_alive_seconds=KEEP_ALIVE_SECONDS)
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 def upstream_error(status: int, body: bytes) -> ServiceError:

@@ -25,6 +25,7 @@ from dozen_chat.service.responses import ResponsesService
 from dozen_chat.service.tasks import ChatWorker
 from dozen_chat.servicer import ChatServicer
 from dozen_chat.settings import Settings
+from dozen_inference.completions import Completions
 from dozen_inference.generation import Generator
 from dozen_inference.outcome import HISTORY_SECONDS, Outcome
 from dozen_inference.serving import open_proxy
@@ -52,14 +53,14 @@ async def create_app(settings: Settings, stack: Resources) -> App:
         )
 
     admission_key = bytes.fromhex(settings.admission_key.get_secret_value())
-    chat = ChatService(
+    answering = Completions(
         generator(settings.max_requests),
-        requests,
-        log,
         proxy.cache,
         proxy.content_filter,
+        "messages",
         most_choices=settings.max_choices,
     )
+    chat = ChatService(answering, requests, log)
     # With a limit of its own, so that a full house of waiting clients does not use up a task's attempts.
     worker = ChatWorker(
         generator(settings.task_concurrency),

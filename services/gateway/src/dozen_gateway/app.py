@@ -16,7 +16,7 @@ from dozen_gateway.domain.state import State
 from dozen_gateway.edge.decisions import DecisionEndpoint, OutcomesEndpoint
 from dozen_gateway.edge.edge import Edge
 from dozen_gateway.edge.forwarder import Forwarder, open_session
-from dozen_gateway.edge.inference import PATHS, InferencePath, open_client
+from dozen_gateway.edge.inference import PATHS, InferencePath, forwarding_client
 from dozen_gateway.handlers import HANDLERS, observations
 from dozen_gateway.repository.keys import KeysRepository
 from dozen_gateway.repository.limits import LimitsRepository
@@ -80,7 +80,7 @@ async def create_app(settings: Settings, stack: Resources) -> App:
         forwarder=Forwarder(await stack.enter(open_session())),
         admission_key=bytes.fromhex(settings.admission_key.get_secret_value()),
     )
-    client = await stack.enter(open_client())
+    client = await stack.enter(forwarding_client())
     return App(
         routers=[routes.router(keys)],
         hot_paths={

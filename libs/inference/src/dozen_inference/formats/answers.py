@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-DONE = b"data: [DONE]\n\n"
+from dozen_inference.streams import DONE
 
 
 class FunctionCall(Struct, omit_defaults=True):

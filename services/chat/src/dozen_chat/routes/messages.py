@@ -10,19 +10,17 @@ from dozen_chassis.admission import Admission
 from dozen_chassis.errors import ServiceError
 from dozen_chat.domain.message_errors import error_fields
 from dozen_chat.service.messages import MESSAGES_PATH, MessagesService
-from dozen_inference.cache import HEADER
+from dozen_inference import cache
 from dozen_inference.endpoint import CompletionEndpoint
 from dozen_inference.generation import Answer
 from dozen_inference.settlement import Settlements
-
-_CACHE = HEADER.encode()
 
 
 def hot_paths(messages: MessagesService, settlements: Settlements[Any]) -> dict[str, ASGIApp]:
     """Serve `POST /v1/messages`."""
 
     def create(admission: Admission, body: bytes, headers: dict[bytes, bytes]) -> Answer:
-        return messages.create(admission, body, headers.get(_CACHE, b"").decode("latin-1"))
+        return messages.create(admission, body, cache.header(headers))
 
     return {MESSAGES_PATH: AnthropicErrors(CompletionEndpoint(create, settlements))}
 

@@ -11,14 +11,13 @@ from dozen_chassis.http import Admitted
 from dozen_chat.domain.turns import Selection
 from dozen_chat.schemas import DeletedResponse, item_list
 from dozen_chat.service.responses import RESPONSES_PATH, ResponsesService
-from dozen_inference.cache import HEADER
+from dozen_inference import cache
 from dozen_inference.endpoint import CompletionEndpoint
 from dozen_inference.generation import Answer
 from dozen_inference.settlement import Settlements
 
 JSON = "application/json"
 
-_CACHE = HEADER.encode()
 _NO_REPLAY = "Only responses that are given in the background can be streamed again; leave out 'stream'."
 
 
@@ -26,7 +25,7 @@ def hot_paths(responses: ResponsesService, settlements: Settlements[Any]) -> dic
     """Serve `POST /v1/responses`."""
 
     def create(admission: Admission, body: bytes, headers: dict[bytes, bytes]) -> Answer:
-        return responses.create(admission, body, headers.get(_CACHE, b"").decode("latin-1"))
+        return responses.create(admission, body, cache.header(headers))
 
     return {RESPONSES_PATH: CompletionEndpoint(create, settlements)}
 

@@ -2,8 +2,6 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import cache
 from urllib.parse import quote
 
@@ -33,14 +31,9 @@ _QUERY = "!$&'()*+,-./:;=?@_~%[]"
 _forwarded = cache(FORWARDED.labels)
 
 
-@asynccontextmanager
-async def open_client() -> AsyncIterator[HttpClient]:
-    """Open the client that forwards."""
-    client = HttpClient(connect_seconds=CONNECT_SECONDS, keep_alive_seconds=KEEP_ALIVE_SECONDS)
-    try:
-        yield client
-    finally:
-        await client.close()
+def forwarding_client() -> HttpClient:
+    """Give the client that forwards."""
+    return HttpClient(connect_seconds=CONNECT_SECONDS, keep_alive_seconds=KEEP_ALIVE_SECONDS)
 
 
 class InferencePath:

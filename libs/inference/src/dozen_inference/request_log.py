@@ -1,4 +1,4 @@
-"""All SQL of the completion service."""
+"""The log of requests, in the database of the service that answers them."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -8,8 +8,8 @@ from dozen_inference.outcome import Outcome
 from dozen_inference.usage import first_choice
 
 
-class RequestRepository(Repository):
-    """The log of requests."""
+class RequestLog(Repository):
+    """The table `requests`."""
 
     async def record(self, outcomes: Sequence[Outcome]) -> None:
         """Log what came of requests."""
