@@ -11,8 +11,8 @@ from nats.aio.client import Client
 from dozen.credits.v1.credits_events_pb2 import UsageReported
 from dozen.credits.v1.credits_pb2 import UsageRecord
 from dozen_chassis.bus import Bus, NotConnected
-from dozen_chassis.events import MOST_MERGED_BYTES, Envelope
-from dozen_chassis.outbox import BATCH, GroupCommit, PublishFailed, Relay
+from dozen_chassis.events import Envelope
+from dozen_chassis.outbox import BATCH, MOST_MERGED_BYTES, GroupCommit, PublishFailed, Relay
 from dozen_chassis.postgres import Database, Repository
 from dozen_local.nats import temporary_nats
 from dozen_testing.conditions import eventually

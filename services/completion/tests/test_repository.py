@@ -10,7 +10,7 @@ from dozen_chassis.admission import Admission
 from dozen_chassis.postgres import Database
 from dozen_completion.service import Entry, write
 from dozen_inference.outcome import Outcome
-from dozen_inference.request_log import RequestLog
+from dozen_inference.request_log import RequestLogRepository
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
 ) -> None:
     refused = replace(outcome, status=400, ending="bad", quantities={}, first_byte_seconds=None)
     entries = [Entry(one.usage_record(), one) for one in (outcome, refused)]
-    repository, history = RequestLog(database), list[Outcome]()
+    repository, history = RequestLogRepository(database), list[Outcome]()
     await write(repository, [*entries, Entry(refused.usage_record())], history.append)
     await repository.record(history)
     rows = await database.pool.fetch(
@@ -58,13 +58,13 @@ async def test_requests_are_logged_and_what_they_used_is_one_event(
 async def test_nothing_is_reported_of_a_request_without_a_price(database: Database, outcome: Outcome) -> None:
     free = replace(outcome, admission=replace(outcome.admission, facts={}), quantities={})
     history: list[Outcome] = []
-    await write(RequestLog(database), [Entry(free.usage_record(), free)], history.append)
+    await write(RequestLogRepository(database), [Entry(free.usage_record(), free)], history.append)
     assert await database.pool.fetchval("select count(*) from outbox") == 0
     assert history == [free]
 
 
 async def test_what_is_old_enough_is_forgotten_in_batches(database: Database, outcome: Outcome) -> None:
-    requests = RequestLog(database)
+    requests = RequestLogRepository(database)
     await requests.record([outcome] * 3)
     assert await requests.forget(timedelta(hours=1), 10) == 0
     assert [await requests.forget(timedelta(), 2) for _ in range(3)] == [2, 1, 0]

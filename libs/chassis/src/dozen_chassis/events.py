@@ -16,8 +16,6 @@ TIME_HEADER = "ce-time"
 MERGE_HEADER = "dozen-merge"
 """Of an event that has lists only, so that two of them are one when their bytes are put together."""
 
-MOST_MERGED_BYTES = 256 * 1024
-
 
 def subject(event: Message | type[Message]) -> str:
     """Give the subject of an event: the full name of its message."""
@@ -54,10 +52,7 @@ class Envelope:
     def may_merge(self, other: "Envelope") -> bool:
         """Tell whether another event can become one with this one."""
         return (
-            self.subject == other.subject
-            and MERGE_HEADER in self.headers
-            and MERGE_HEADER in other.headers
-            and len(self.payload) + len(other.payload) <= MOST_MERGED_BYTES
+            self.subject == other.subject and MERGE_HEADER in self.headers and MERGE_HEADER in other.headers
         )
 
     def merged(self, others: Sequence["Envelope"]) -> "Envelope":

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import Counter, Gauge
 
-from dozen_chassis.events import MOST_MERGED_BYTES, Envelope
+from dozen_chassis.events import Envelope
 from dozen_chassis.postgres import FAILURES, Database
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ POLL_SECONDS = 1.0
 GATHER_SECONDS = 0.01
 """What is committed within this time shares the trips to the database."""
 BATCH = 200
+MOST_MERGED_BYTES = 256 * 1024
+"""Of events that have become one."""
 
 
 class Publisher(Protocol):

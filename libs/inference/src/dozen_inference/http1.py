@@ -181,16 +181,22 @@ class HttpClient:
         self._ticking = loop.call_later(_TICK_SECONDS, self._tick) if more else None
 
 
-@lru_cache(4096)
 def _target(url: str) -> _Target:
+    """Read a URL; all but its query, which is the client's, is remembered."""
+    base, mark, query = url.partition("?")
+    target = _base_target(base)
+    return target._replace(path=target.path + f"?{query}".encode("ascii")) if mark else target
+
+
+@lru_cache(4096)
+def _base_target(url: str) -> _Target:
     parts = urlsplit(url)
     if parts.hostname is None or parts.scheme not in ("http", "https"):
         raise ValueError(f"{url!r} is not an HTTP URL.")
     is_tls = parts.scheme == "https"
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return _Target(
         _Origin(parts.hostname, parts.port or (443 if is_tls else 80), is_tls),
-        path.encode("ascii"),
+        (parts.path or "/").encode("ascii"),
         parts.netloc.rpartition("@")[2].encode("ascii"),
     )
 

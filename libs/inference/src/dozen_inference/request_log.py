@@ -8,7 +8,7 @@ from dozen_inference.outcome import Outcome
 from dozen_inference.usage import first_choice
 
 
-class RequestLog(Repository):
+class RequestLogRepository(Repository):
     """The table `requests`."""
 
     async def record(self, outcomes: Sequence[Outcome]) -> None:

@@ -16,7 +16,7 @@ from dozen_completion.settings import Settings
 from dozen_inference.completions import Completions
 from dozen_inference.generation import Generator
 from dozen_inference.outcome import HISTORY_SECONDS, Outcome
-from dozen_inference.request_log import RequestLog
+from dozen_inference.request_log import RequestLogRepository
 from dozen_inference.serving import open_proxy
 from dozen_inference.settlement import FollowedRequests, Settlements
 
@@ -25,7 +25,7 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     """Build the service."""
     database = await stack.postgres(settings.postgres_dsn, keeps=[UsageReported])
     bus = stack.jetstream(settings.nats_url, replicas=settings.nats_replicas)
-    requests = RequestLog(database)
+    requests = RequestLogRepository(database)
     history: GroupCommit[Outcome] = stack.group_commit(requests.record, window=HISTORY_SECONDS)
     commits: GroupCommit[Entry] = stack.group_commit(lambda entries: write(requests, entries, history.add))
     log: Settlements[Entry] = Settlements(commits.put, unused=Entry)

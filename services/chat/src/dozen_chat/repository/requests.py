@@ -1,9 +1,9 @@
 """SQL of the request log."""
 
-from dozen_inference.request_log import RequestLog
+from dozen_inference.request_log import RequestLogRepository
 
 
-class RequestRepository(RequestLog):
+class RequestRepository(RequestLogRepository):
     """The log of requests, and what is known of tasks."""
 
     async def is_handled(self, event_id: str) -> bool:
