@@ -41,6 +41,7 @@ STREAM = [
     b"data: [DONE]\n\n",
 ]
 USED = {"input_tokens": 5, "output_tokens": 2}
+HARMFUL = "harm"
 
 
 class FakeAnswer(UpstreamAnswer):
@@ -130,15 +131,18 @@ def stage(fake_requests: Any, signer: Signer) -> Stage:
     log = FakeLog(fake_requests)
     limits = {"first_byte_seconds": 10.0, "answer_seconds": 60.0}
     generator = Generator(OneUpstream(upstream), "/v1/chat/completions", "chat", most_requests=1, **limits)
+    content_filter = ContentFilter(WordModerator({HARMFUL: "violence"}))
     completions = Completions(
         generator,
         ResponseCache(AnswersInMemory(), lifetime=timedelta(hours=1)),
-        ContentFilter(WordModerator()),
+        content_filter,
         "messages",
         most_choices=1,
     )
     chat = ChatService(completions, fake_requests, log)
-    worker = ChatWorker(generator, fake_requests, log, admission_key=signer.key, most_choices=1)
+    worker = ChatWorker(
+        generator, content_filter, fake_requests, log, admission_key=signer.key, most_choices=1
+    )
     return Stage(upstream, fake_requests, chat, worker, signer)
 
 
@@ -262,6 +266,27 @@ async def test_a_task_without_a_price_that_is_refused_is_not_reported_to_credits
     await stage.worker.work(stage.task(messages=5), delivery())
     assert stage.reports == [("TASK_STATE_FAILED", 1)]
     assert stage.used == []
+
+
+async def test_a_task_whose_prompt_is_blocked_fails_and_costs_nothing(stage: Stage) -> None:
+    stage.signer = replace(stage.signer, facts={**stage.signer.facts, "filter": "on"})
+    await stage.worker.work(stage.task(messages=[{"role": "user", "content": HARMFUL}]), delivery())
+    assert stage.reports == [("TASK_STATE_RUNNING", 1), ("TASK_STATE_FAILED", 1)]
+    assert stage.reported[-1].error.code == "content_filter"
+    assert not stage.upstream.asked
+    assert stage.used == [("req_9", {})]
+
+
+async def test_a_task_whose_answer_is_blocked_gives_what_a_request_does(stage: Stage) -> None:
+    stage.signer = replace(stage.signer, facts={**stage.signer.facts, "filter": "on"})
+    answer = json.loads(ANSWER)
+    answer["choices"][0]["message"] = {"role": "assistant", "content": HARMFUL}
+    stage.upstream.parts = [json.dumps(answer).encode()]
+    await stage.worker.work(stage.task(), delivery())
+    assert stage.reports == [("TASK_STATE_RUNNING", 1), ("TASK_STATE_SUCCEEDED", 1)]
+    (choice,) = json.loads(stage.reported[-1].result)["choices"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("content_filter", None)
+    assert stage.used == [("req_9", USED)]  # it was generated
 
 
 async def test_a_task_that_is_interrupted_is_left_for_another_worker(stage: Stage) -> None:

@@ -64,6 +64,7 @@ async def create_app(settings: Settings, stack: Resources) -> App:
     # With a limit of its own, so that a full house of waiting clients does not use up a task's attempts.
     worker = ChatWorker(
         generator(settings.task_concurrency),
+        proxy.content_filter,
         requests,
         log,
         admission_key=admission_key,

@@ -17,7 +17,7 @@ from dozen_chassis.events import Delivery
 from dozen_chat.errors import UnknownTaskType
 from dozen_chat.service.completions import OPERATION
 from dozen_chat.service.log import Entry, Log, Requests
-from dozen_inference.departure import ClientLeft
+from dozen_inference.filter import ContentFilter, is_filtered
 from dozen_inference.generation import Generator
 from dozen_inference.hold import is_capped, is_priced, most_tokens
 from dozen_inference.outcome import Outcome
@@ -31,9 +31,17 @@ class ChatWorker:
     """Answers chat completions that were queued as tasks."""
 
     def __init__(
-        self, generator: Generator, requests: Requests, log: Log, *, admission_key: bytes, most_choices: int
+        self,
+        generator: Generator,
+        content_filter: ContentFilter,
+        requests: Requests,
+        log: Log,
+        *,
+        admission_key: bytes,
+        most_choices: int,
     ) -> None:
         self._generator = generator
+        self._content_filter = content_filter
         self._requests = requests
         self._log = log
         self._admission_key = admission_key
@@ -65,36 +73,30 @@ class ChatWorker:
             await self._log.put(Entry(unused, report=report, delivery_id=delivery.id))
             return
         await self._requests.emit(_report(task.id, delivery, TASK_STATE_RUNNING))
-        retries_left = delivery.attempt <= task.max_retries
-        final: TaskReported | None = None
+        ended: Outcome | None = None
 
         async def settle(outcome: Outcome) -> None:
-            nonlocal final
-            final = _final_report(task.id, delivery, outcome, retries_left)
-            if final is None:
-                await self._log.put(Entry(None, outcome))
-            else:
-                await self._log.put(Entry(outcome.usage_record(), outcome, final, delivery.id))
+            nonlocal ended
+            ended = outcome
 
         answer = self._generator.answer(admitted, request, settle, seconds=task.timeout_seconds or None)
+        if is_filtered(admitted):
+            answer = self._content_filter.answer(admitted, task.parameters, answer)
         try:
-            async for _ in answer.chunks:
-                pass
-        except ServiceError:
-            if final is None:
+            # What the filter leaves of it is known here alone, so all is written here, at once.
+            result = b"".join([chunk async for chunk in answer.chunks])
+            report = _report(task.id, delivery, TASK_STATE_SUCCEEDED, result=result)
+        except ServiceError as error:
+            if delivery.attempt <= task.max_retries and error.status in TRANSIENT:
+                if ended is not None:
+                    await self._log.put(Entry(None, ended))
                 raise
-
-
-def _final_report(
-    task_id: str, delivery: Delivery, outcome: Outcome, retries_left: bool
-) -> TaskReported | None:
-    """Say how a task ended, unless it is going to be tried again."""
-    error = outcome.error
-    if error is None:
-        return _report(task_id, delivery, TASK_STATE_SUCCEEDED, result=outcome.answer)
-    if isinstance(error, ClientLeft) or (retries_left and error.status in TRANSIENT):
-        return None
-    return _report(task_id, delivery, TASK_STATE_FAILED, error=error)
+            report = _report(task.id, delivery, TASK_STATE_FAILED, error=error)
+        if ended is not None:
+            used = ended.usage_record()
+        else:  # never sent anywhere
+            used = usage_record(admitted, {}) if is_priced(admitted) else None
+        await self._log.put(Entry(used, ended, report, delivery.id))
 
 
 def _report(
