@@ -119,6 +119,8 @@ class PublishFailed(Exception):
     """Some messages of a batch were not acknowledged; they stay in the outbox."""
 
 
+_FEW = 8
+"""Commits of so few records follow each other at once: they cost little, and nobody waits in vain."""
 _MOST_GROUPS = 20
 """So many groups of records may wait that nobody waits for; more are dropped."""
 
@@ -173,7 +175,7 @@ class GroupCommit(Generic[Record]):
             while True:
                 await self._arrived.wait()
                 is_awaited = any(waiting.done is not None for waiting in self._waiting)
-                await asyncio.sleep(0 if is_awaited and self._last <= 1 else self._window)
+                await asyncio.sleep(0 if is_awaited and self._last <= _FEW else self._window)
                 committing = asyncio.ensure_future(self._commit())
                 await asyncio.shield(committing)
         finally:
